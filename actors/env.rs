@@ -1,0 +1,72 @@
+//! The one way out of an actor: clock, randomness, disk, peers and threads, handed down at start.
+//!
+//! Production fills it with the machine's own; the simulation with seeded ones. An actor that needs time to pass uses
+//! `tokio::time`, which the simulation pauses.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond::id::{Boot, NodeId};
+use millpond::storage::disk::Disk;
+
+/// Wall-clock time.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// Nanoseconds since the Unix epoch. It may jump, also backwards.
+    fn now(&self) -> i64;
+}
+
+/// Random bits for ids, jitter and election draws.
+pub trait Random: Send + Sync + fmt::Debug {
+    /// The next 64 bits.
+    fn draw(&self) -> u64;
+}
+
+/// Where blocking work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// The node's one log thread: writes and syncs of the WAL, in the order they were handed over.
+    Log,
+    /// A pool: decoding, encoding, sealing, scanning.
+    Work,
+}
+
+/// Runs work that blocks, off the asynchronous threads. The work sends its own result, as a message.
+pub trait Blocking: Send + Sync + fmt::Debug {
+    /// Hands the work over and returns at once.
+    fn run(&self, lane: Lane, work: Box<dyn FnOnce() + Send>);
+}
+
+/// The transport below the links: at most once, may drop, repeat and reorder, never blocks.
+pub trait PeerLink: Send + Sync + fmt::Debug {
+    /// Sends one frame of at most `FRAME_BYTES_MAX` payload bytes to a peer's gateway.
+    fn send(&self, to: NodeId, frame: Frame);
+}
+
+/// What travels between gateways: a small header and a payload that is moved, not copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The encoded `millpond::link` envelope.
+    pub header: Bytes,
+    /// The payload; may be empty.
+    pub payload: Bytes,
+}
+
+/// Everything an actor may reach outside the actor system. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// This node.
+    pub node: NodeId,
+    /// This life of the process.
+    pub boot: Boot,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bits.
+    pub random: Arc<dyn Random>,
+    /// The data folder.
+    pub disk: Arc<dyn Disk>,
+    /// The other nodes.
+    pub peers: Arc<dyn PeerLink>,
+    /// Threads that may block.
+    pub blocking: Arc<dyn Blocking>,
+}

@@ -1,0 +1,3 @@
+//! The running system: actors that carry out what the core of `millpond` decides.
+
+pub mod env;

@@ -1,0 +1,28 @@
+//! The core of Millpond: what is true.
+//!
+//! Everything here is pure and deterministic: events in, effects out. The core has no clock, no randomness, no
+//! threads, no sockets and no log calls; it is told the time, handed its draws, and answers with effects that
+//! `millpond-actors` carries out. Read the rooms in this order:
+//!
+//! [`id`] and [`limits`] name things and bound them; [`label`] and [`record`] are what users send; [`protocol`]
+//! turns bytes into records; [`placement`], [`routing`] and [`cluster`] say where records live; [`link`] is how
+//! nodes talk; [`entry`] and [`consensus`] agree on an order; [`storage`] and [`block`] keep it; [`shard`] applies
+//! it; [`query`] finds it again; [`config`] is what an operator may choose.
+
+pub mod block;
+pub mod class;
+pub mod cluster;
+pub mod config;
+pub mod consensus;
+pub mod entry;
+pub mod id;
+pub mod label;
+pub mod limits;
+pub mod link;
+pub mod placement;
+pub mod protocol;
+pub mod query;
+pub mod record;
+pub mod routing;
+pub mod shard;
+pub mod storage;

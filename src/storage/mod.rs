@@ -1,0 +1,4 @@
+//! Storage: the seam to a disk and what Millpond keeps on it. This room does not know what entries mean, when to
+//! seal, or which replica leads.
+
+pub mod disk;
