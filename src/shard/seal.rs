@@ -96,6 +96,14 @@ impl SealJob {
     /// `Ok` nothing that was written may be registered. `None` where there is no record.
     pub fn encode<E: From<ShardError>>(
         &self,
+        write: impl FnMut(SealedBlock) -> Result<(), E>,
+    ) -> Result<Option<Proof>, E> {
+        self.encode_in_sets(SEAL_RAW_BYTES_MAX as u64, write)
+    }
+
+    pub(super) fn encode_in_sets<E: From<ShardError>>(
+        &self,
+        set_bytes: u64,
         mut write: impl FnMut(SealedBlock) -> Result<(), E>,
     ) -> Result<Option<Proof>, E> {
         let batches: Vec<_> = self.batches.iter().collect();
@@ -107,7 +115,7 @@ impl SealJob {
         let mut sealed = Digest::default();
         let mut encoder = Encoder::new();
         let mut summary: Option<Summary> = None;
-        for set in sorted.sets() {
+        for set in sorted.sets(set_bytes) {
             let kept = self.inflate(&mut sorted, &set, (set.start == 0).then_some(&mut applied))?;
             let mut stream = sorted.stream_at(set.start);
             for at in set.clone() {
@@ -247,13 +255,13 @@ impl Sorted {
         self.ends.partition_point(|end| *end <= at)
     }
 
-    /// Places that are inflated together, of about `SEAL_RAW_BYTES_MAX`.
-    fn sets(&self) -> Vec<std::ops::Range<usize>> {
+    /// Places that are inflated together, of about this many raw bytes.
+    fn sets(&self, set_bytes: u64) -> Vec<std::ops::Range<usize>> {
         let mut sets = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (at, place) in self.places.iter().enumerate() {
             bytes += self.costs[place.batch as usize];
-            if bytes >= SEAL_RAW_BYTES_MAX as u64 {
+            if bytes >= set_bytes {
                 sets.push(start..at + 1);
                 (start, bytes) = (at + 1, 0);
             }

@@ -208,6 +208,37 @@ fn a_restored_shard_knows_keys_and_streams_and_gives_the_next_offset() {
 }
 
 #[test]
+fn a_head_sealed_in_several_readings_holds_the_same_records_in_the_same_order() {
+    let mut driven = Driven::new();
+    for key in 0..30 {
+        let times = [i64::from(key) * 7 % 11, i64::from(key), -3];
+        driven.store(&[sub(
+            key.unsigned_abs().into(),
+            0,
+            batch(["c", "a", "b"][key.unsigned_abs() as usize % 3], &times),
+        )]);
+    }
+    let job = driven.seal();
+    let seal = |set_bytes| {
+        let mut records = Vec::new();
+        let write = |block: SealedBlock| {
+            let rows = L1::open(block.bytes).unwrap().rows(Projection::ALL).unwrap();
+            let record =
+                |row| (rows.stream(row).clone(), rows.timestamp(row), rows.offset(row), rows.line(row).to_owned());
+            records.extend((0..rows.len()).map(record));
+            Ok::<(), ShardError>(())
+        };
+        let proof = job.encode_in_sets(set_bytes, write).unwrap();
+        (proof, records)
+    };
+    let whole = seal(u64::MAX);
+    assert!(whole.1.is_sorted());
+    for set_bytes in [1, 50, 400] {
+        assert_eq!(seal(set_bytes), whole);
+    }
+}
+
+#[test]
 fn a_write_that_fails_ends_the_seal() {
     let mut driven = Driven::new();
     driven.store(&[sub(1, 0, batch("a", &[1]))]);
