@@ -58,6 +58,8 @@ pub const ENTRY_BYTES_MAX: usize = 512 * KIB;
 pub const BATCH_RAW_BYTES_MAX: usize = 480 * KIB;
 /// Rows of one sub-batch, so that row numbers and scratch space stay small.
 pub const BATCH_ROWS_MAX: usize = 32_768;
+/// Time in which a node that was forwarded an entry answers; the entry is sent again after, which dedupes.
+pub const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
 /// Idempotency keys a shard remembers, oldest out first.
 pub const KEYS_PER_SHARD_MAX: usize = MIB;
 /// How long a key is remembered, in shard time.
