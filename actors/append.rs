@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ingest::ingester::IngesterMessage;
 use crate::links::Answer;
-use crate::supervision::Address;
+use crate::supervision::Own;
 
 /// What became of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,14 +39,14 @@ impl AppendOutcome {
 pub struct AppendReply(Option<Waiter>);
 
 enum Waiter {
-    Ingester { address: Address<IngesterMessage>, flight: u64 },
+    Ingester { myself: Own<IngesterMessage>, flight: u64 },
     Peer(Answer),
 }
 
 impl AppendReply {
     /// An ingester of this node, and what it calls the entry.
-    pub fn ingester(address: Address<IngesterMessage>, flight: u64) -> Self {
-        Self(Some(Waiter::Ingester { address, flight }))
+    pub fn ingester(myself: Own<IngesterMessage>, flight: u64) -> Self {
+        Self(Some(Waiter::Ingester { myself, flight }))
     }
 
     /// A node that forwarded the entry.
@@ -66,9 +66,9 @@ impl AppendReply {
 
     fn tell(&mut self, outcome: AppendOutcome) {
         match self.0.take() {
-            Some(Waiter::Ingester { address, flight }) => {
+            Some(Waiter::Ingester { myself, flight }) => {
                 // An ingester that is gone has dropped its clients, who will ask again.
-                let _ = address.cast(IngesterMessage::Landed { flight, outcome });
+                let _ = myself.cast(IngesterMessage::Landed { flight, outcome });
             }
             Some(Waiter::Peer(answer)) => answer.send(Ok(outcome.encode())),
             None => {}

@@ -14,14 +14,13 @@ use millpond::id::{Incarnation, Index, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::storage::error::StorageError;
 use millpond::storage::wal::{LogOp, Wal};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
 use crate::board::{Board, Room};
 use crate::env::{End, Env, Lane};
 use crate::metrics::Metrics;
 use crate::replica::ReplicaMessage;
-use crate::supervision::{Address, Probe};
+use crate::supervision::{Actor, ActorError, Own};
 
 /// What the log-writer does.
 pub enum LogWriterMessage {
@@ -38,7 +37,7 @@ pub enum LogWriterMessage {
         /// What to write.
         op: LogOp,
         /// Whom to tell.
-        reply: Address<ReplicaMessage>,
+        reply: Own<ReplicaMessage>,
     },
     /// A replica's actor starts: answer with what the log holds, and drop what its older lives still wait for.
     Open {
@@ -49,7 +48,7 @@ pub enum LogWriterMessage {
         /// Its new life.
         incarnation: Incarnation,
         /// Whom to tell.
-        reply: Address<ReplicaMessage>,
+        reply: Own<ReplicaMessage>,
     },
     /// Entries through this position live in a registered snapshot; the log may forget them.
     Trim {
@@ -71,15 +70,11 @@ pub enum LogWriterMessage {
         /// What the replica calls this read.
         context: u64,
         /// Whom to tell.
-        reply: Address<ReplicaMessage>,
+        reply: Own<ReplicaMessage>,
     },
     /// The log thread is back with the WAL.
     Committed(Box<Committed>),
-    /// Panic on purpose.
-    Crash,
 }
-
-impl ractor::Message for LogWriterMessage {}
 
 /// What the log thread brings back.
 pub struct Committed {
@@ -92,7 +87,7 @@ pub struct Committed {
 #[derive(Default)]
 struct Group {
     bytes: u64,
-    tellings: Vec<(Address<ReplicaMessage>, ShardId, Incarnation, Telling)>,
+    tellings: Vec<(Own<ReplicaMessage>, ShardId, Incarnation, Telling)>,
     pinning: Vec<ShardId>,
     wal_bytes: u64,
     over: bool,
@@ -119,8 +114,6 @@ pub struct LogWriterArguments {
     pub board: Board,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Its record in the tree.
-    pub probe: Probe,
 }
 
 /// The state of a log-writer.
@@ -132,40 +125,37 @@ pub struct LogWriterState {
     env: Env,
     board: Board,
     metrics: Arc<Metrics>,
-    probe: Probe,
 }
 
 impl Actor for LogWriter {
-    type Msg = LogWriterMessage;
-    type State = LogWriterState;
+    type Message = LogWriterMessage;
     type Arguments = LogWriterArguments;
+    type State = LogWriterState;
 
     async fn pre_start(
         &self,
-        _: ActorRef<Self::Msg>,
-        arguments: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
-        let LogWriterArguments { wal, env, board, metrics, probe } = arguments;
+        _: &Own<LogWriterMessage>,
+        arguments: LogWriterArguments,
+    ) -> Result<LogWriterState, ActorError> {
+        let LogWriterArguments { wal, env, board, metrics } = arguments;
         let (waiting, newest) = (VecDeque::new(), BTreeMap::new());
-        Ok(LogWriterState { wal: Some(wal), waiting, newest, env, board, metrics, probe })
+        Ok(LogWriterState { wal: Some(wal), waiting, newest, env, board, metrics })
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        state.probe.handled();
-        state.advance(&myself, message);
+        myself: &Own<LogWriterMessage>,
+        message: LogWriterMessage,
+        state: &mut LogWriterState,
+    ) -> Result<(), ActorError> {
+        state.advance(myself, message);
         Ok(())
     }
 }
 
 impl LogWriterState {
-    fn advance(&mut self, myself: &ActorRef<LogWriterMessage>, message: LogWriterMessage) {
+    fn advance(&mut self, myself: &Own<LogWriterMessage>, message: LogWriterMessage) {
         match message {
-            LogWriterMessage::Crash => panic!("crashed on purpose"),
             LogWriterMessage::Committed(committed) => self.committed(*committed),
             LogWriterMessage::Open { shard, incarnation, .. } => {
                 self.newest.insert(shard, incarnation);
@@ -220,8 +210,7 @@ impl LogWriterState {
             }
             LogWriterMessage::Trim { .. }
             | LogWriterMessage::Read { .. }
-            | LogWriterMessage::Committed(_)
-            | LogWriterMessage::Crash => false,
+            | LogWriterMessage::Committed(_) => false,
         }
     }
 
@@ -291,7 +280,7 @@ fn commit(wal: &mut Wal, messages: Vec<LogWriterMessage>) -> Result<Group, Stora
                 let entries = wal.read(shard, from, to, bytes)?;
                 group.tellings.push((reply, shard, Incarnation(u64::MAX), Telling::Fetched(context, entries)));
             }
-            LogWriterMessage::Committed(_) | LogWriterMessage::Crash => unreachable!("handled before grouping"),
+            LogWriterMessage::Committed(_) => unreachable!("handled before grouping"),
         }
     }
     group.bytes += wal.flush()?.bytes;

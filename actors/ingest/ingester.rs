@@ -14,7 +14,7 @@ use millpond::id::{NodeId, ShardId};
 use millpond::limits;
 use millpond::protocol::{ProtocolError, Refusals};
 use millpond::shard::{Command, Outcome, SubBatch};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
 use super::{Landing, Permit, Submission, Verdict};
@@ -25,7 +25,7 @@ use crate::links::{Links, Method};
 use crate::metrics::Metrics;
 use crate::prepare::{Prepared, prepare};
 use crate::replica::ReplicaMessage;
-use crate::supervision::{Address, Probe};
+use crate::supervision::{Actor, ActorError, Own};
 
 /// What an ingester does.
 pub enum IngesterMessage {
@@ -52,11 +52,7 @@ pub enum IngesterMessage {
     },
     /// Look at deadlines, and at lanes that wait for a leader.
     Tick,
-    /// Panic on purpose.
-    Crash,
 }
-
-impl ractor::Message for IngesterMessage {}
 
 /// Runs one ingester.
 #[derive(Debug)]
@@ -64,8 +60,6 @@ pub struct Ingester;
 
 /// What an ingester starts with.
 pub struct IngesterArguments {
-    /// Its own mailbox, counted.
-    pub address: Address<IngesterMessage>,
     /// How streams find their shards.
     pub strategy: millpond::routing::Strategy,
     /// Who leads what.
@@ -76,12 +70,11 @@ pub struct IngesterArguments {
     pub env: Env,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Its record in the tree.
-    pub probe: Probe,
 }
 
 /// The state of an ingester.
 pub struct IngesterState {
+    myself: Own<IngesterMessage>,
     arguments: IngesterArguments,
     requests: BTreeMap<u64, Request>,
     lanes: BTreeMap<ShardId, Lane>,
@@ -119,28 +112,27 @@ struct Flight {
 }
 
 impl Actor for Ingester {
-    type Msg = IngesterMessage;
-    type State = IngesterState;
+    type Message = IngesterMessage;
     type Arguments = IngesterArguments;
+    type State = IngesterState;
 
     async fn pre_start(
         &self,
-        _: ActorRef<Self::Msg>,
-        arguments: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+        myself: &Own<IngesterMessage>,
+        arguments: IngesterArguments,
+    ) -> Result<IngesterState, ActorError> {
         let (requests, lanes, flights) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(IngesterState { arguments, requests, lanes, flights, numbered: 0, ticking: false })
+        let myself = myself.clone();
+        Ok(IngesterState { myself, arguments, requests, lanes, flights, numbered: 0, ticking: false })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        state.arguments.probe.handled();
+        _: &Own<IngesterMessage>,
+        message: IngesterMessage,
+        state: &mut IngesterState,
+    ) -> Result<(), ActorError> {
         match message {
-            IngesterMessage::Crash => panic!("crashed on purpose"),
             IngesterMessage::Submit { submission, reply } => state.submit(submission, reply),
             IngesterMessage::Prepared { request, outcome } => state.prepared(request, outcome),
             IngesterMessage::Landed { flight, outcome } => state.landed(flight, outcome),
@@ -158,7 +150,7 @@ impl IngesterState {
 
     fn submit(&mut self, submission: Submission, reply: RpcReplyPort<Landing>) {
         let request = self.number();
-        let (env, address) = (self.arguments.env.clone(), self.arguments.address.clone());
+        let (env, address) = (self.arguments.env.clone(), self.myself.clone());
         let (strategy, shards) = (self.arguments.strategy, self.arguments.board.shards());
         let (now, draw) = (env.clock.now(), env.random.draw());
         let Submission { permit, .. } = &submission;
@@ -231,7 +223,7 @@ impl IngesterState {
     }
 
     fn send(&self, flight: u64, shard: ShardId, leader: NodeId, payload: Bytes) {
-        let address = self.arguments.address.clone();
+        let address = self.myself.clone();
         if leader == self.arguments.board.node {
             // Dropped unsent, the reply answers for itself.
             let reply = AppendReply::ingester(address, flight);
@@ -326,11 +318,7 @@ impl IngesterState {
             return;
         }
         self.ticking = true;
-        let address = self.arguments.address.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(LEADER_POLL).await;
-            let _ = address.cast(IngesterMessage::Tick);
-        });
+        drop(self.myself.cast_after(LEADER_POLL, IngesterMessage::Tick));
     }
 
     fn tick(&mut self) {

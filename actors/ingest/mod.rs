@@ -13,7 +13,7 @@ use millpond::id::ShardId;
 use millpond::limits;
 use millpond::protocol::{BodyKind, Encoding, ProtocolError, Refusals};
 use ractor::concurrency::oneshot;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::board::{Board, Room};
 use crate::ingest::ingester::IngesterMessage;
@@ -76,7 +76,7 @@ pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaph
 #[derive(Clone, Debug)]
 pub struct Gate {
     room: Arc<Semaphore>,
-    ingesters: Arc<[watch::Sender<Option<Address<IngesterMessage>>>]>,
+    ingesters: Arc<[Address<IngesterMessage>]>,
     turn: Arc<AtomicUsize>,
     board: Board,
 }
@@ -86,19 +86,14 @@ const PERMIT_BYTES: usize = 1024;
 
 impl Gate {
     /// A gate for so many bytes in flight and so many ingesters.
-    pub fn new(bytes: usize, ingesters: usize, board: Board) -> Self {
-        assert!(ingesters > 0 && bytes >= limits::REQUEST_INFLATED_BYTES_MAX, "one largest request must fit");
+    pub fn new(bytes: usize, ingesters: Vec<Address<IngesterMessage>>, board: Board) -> Self {
+        assert!(!ingesters.is_empty() && bytes >= limits::REQUEST_INFLATED_BYTES_MAX, "one largest request must fit");
         Self {
             room: Arc::new(Semaphore::new(bytes / PERMIT_BYTES)),
-            ingesters: (0..ingesters).map(|_| watch::Sender::new(None)).collect(),
+            ingesters: ingesters.into(),
             turn: Arc::new(AtomicUsize::new(0)),
             board,
         }
-    }
-
-    /// The seats of the ingesters, for their supervisor to fill.
-    pub fn ingesters(&self) -> &[watch::Sender<Option<Address<IngesterMessage>>>] {
-        &self.ingesters
     }
 
     /// Takes room for a request of so many bytes as sent, or says why there is none.
@@ -114,12 +109,9 @@ impl Gate {
     /// Hands a request to an ingester and waits for its outcome.
     pub async fn submit(&self, submission: Submission) -> Landing {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.ingesters.len();
-        let ingester = self.ingesters[turn].borrow().clone();
         let (reply, landing) = oneshot();
-        let sent = ingester.is_some_and(|ingester| {
-            ingester.cast(IngesterMessage::Submit { submission, reply: reply.into() }).is_ok()
-        });
-        let landing = if sent { landing.await.ok() } else { None };
+        let sent = self.ingesters[turn].cast(IngesterMessage::Submit { submission, reply: reply.into() });
+        let landing = if sent.is_ok() { landing.await.ok() } else { None };
         landing.unwrap_or_else(|| Landing {
             verdict: Verdict::Unavailable("the ingester was restarted; send the request again, whole"),
             accepted: 0,

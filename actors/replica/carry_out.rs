@@ -6,17 +6,17 @@ use millpond::consensus::{Committed, Effect, Event, Refusal};
 use millpond::entry::EntryKind;
 use millpond::id::{Index, ReplicaId, ShardId};
 use millpond::storage::wal::LogOp;
-use ractor::ActorProcessingErr;
 
 use super::{ReadRefusal, ReplicaState};
 use crate::append::AppendOutcome;
 use crate::board::{Follower, Phase, Standing};
 use crate::log_writer::LogWriterMessage;
 use crate::machine::Applied;
+use crate::supervision::ActorError;
 
 impl ReplicaState {
     /// Steps the core once and carries out its effects. Applying is at once, so its outcome is the next event.
-    pub(super) fn advance(&mut self, event: Event) -> Result<(), ActorProcessingErr> {
+    pub(super) fn advance(&mut self, event: Event) -> Result<(), ActorError> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let Some(core) = &mut self.core else { return Ok(()) };
@@ -30,7 +30,7 @@ impl ReplicaState {
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: Effect, events: &mut VecDeque<Event>) -> Result<(), ActorProcessingErr> {
+    fn carry_out(&mut self, effect: Effect, events: &mut VecDeque<Event>) -> Result<(), ActorError> {
         match effect {
             Effect::Persist { number, truncate_from, entries, hard_state } => {
                 self.persist(number, LogOp::Append { truncate_from, entries, hard_state })?;
@@ -86,7 +86,7 @@ impl ReplicaState {
                 self.publish();
             }
             Effect::Fetch { from, to, context } => {
-                let reply = self.arguments.address.clone();
+                let reply = self.myself.clone();
                 let shard = self.arguments.shard;
                 self.arguments.log.cast(LogWriterMessage::Read { shard, from, to, context, reply })?;
             }
@@ -95,15 +95,15 @@ impl ReplicaState {
         Ok(())
     }
 
-    fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorProcessingErr> {
+    fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorError> {
         let arguments = &self.arguments;
         arguments.log.cast(LogWriterMessage::Persist {
             shard: arguments.shard,
             replica: arguments.id,
-            incarnation: arguments.incarnation,
+            incarnation: self.myself.incarnation(),
             number,
             op,
-            reply: arguments.address.clone(),
+            reply: self.myself.clone(),
         })?;
         Ok(())
     }
@@ -113,7 +113,7 @@ impl ReplicaState {
         self.arguments.links.raft(*node, self.arguments.shard, message.encode(), message.is_control());
     }
 
-    fn apply(&mut self, committed: Committed) -> Result<(), ActorProcessingErr> {
+    fn apply(&mut self, committed: Committed) -> Result<(), ActorError> {
         if committed.kind != EntryKind::Normal {
             return Ok(());
         }
@@ -160,7 +160,7 @@ impl ReplicaState {
         let standing = self.standing();
         arguments.probe.detail(&standing);
         seat.send_modify(|seat| {
-            seat.replica = Some(arguments.address.clone());
+            seat.replica = Some(self.myself.clone());
             seat.standing = standing;
         });
     }

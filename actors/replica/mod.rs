@@ -16,7 +16,7 @@ use millpond::limits;
 use millpond::query::View;
 use millpond::shard::{SealJob, Verdict};
 use millpond::storage::wal::LogOp;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ use crate::machine::{Applied, Machine, Written};
 use crate::metrics::Metrics;
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
-use crate::supervision::{Address, Probe};
+use crate::supervision::{Actor, ActorError, Address, Own};
 
 /// What a replica does.
 pub enum ReplicaMessage {
@@ -79,13 +79,8 @@ pub enum ReplicaMessage {
         /// Whether an absent replica may lose its place in the log, because the log is full.
         let_go: bool,
     },
-    /// The sealer or the snapshotter was started, again or for the first time.
-    Workers {
-        /// Its mailbox, if it was the sealer.
-        sealer: Option<Address<SealerMessage>>,
-        /// Its mailbox, if it was the snapshotter.
-        snapshotter: Option<Address<SnapshotterMessage>>,
-    },
+    /// The sealer or the snapshotter was started, again or for the first time: give it the oldest seal.
+    CarryOnSealing,
     /// The sealer is done with the oldest seal.
     SegmentWritten {
         /// The index of its `Seal` entry.
@@ -102,11 +97,7 @@ pub enum ReplicaMessage {
     },
     /// Hand leadership to a node.
     Transfer(NodeId),
-    /// Panic on purpose.
-    Crash,
 }
-
-impl ractor::Message for ReplicaMessage {}
 
 /// Why a read was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,10 +122,10 @@ pub struct ReplicaArguments {
     pub id: ReplicaId,
     /// All replicas of the group and where they are.
     pub peers: BTreeMap<ReplicaId, NodeId>,
-    /// This life of it.
-    pub incarnation: Incarnation,
-    /// Its own mailbox, counted.
-    pub address: Address<ReplicaMessage>,
+    /// Its sealer; the metadata group has none.
+    pub sealer: Option<Address<SealerMessage>>,
+    /// Its snapshotter.
+    pub snapshotter: Address<SnapshotterMessage>,
     /// The node's WAL.
     pub log: Address<LogWriterMessage>,
     /// The other nodes.
@@ -145,12 +136,11 @@ pub struct ReplicaArguments {
     pub env: Env,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Its record in the tree.
-    pub probe: Probe,
 }
 
 /// The state of a replica.
 pub struct ReplicaState {
+    myself: Own<ReplicaMessage>,
     arguments: ReplicaArguments,
     /// Present when the snapshot was read.
     machine: Option<Box<Machine>>,
@@ -162,8 +152,6 @@ pub struct ReplicaState {
     reads: BTreeMap<u64, RpcReplyPort<Result<View, ReadRefusal>>>,
     /// Confirmed reads that wait until their index is applied.
     ripening: BTreeMap<Index, Vec<RpcReplyPort<Result<View, ReadRefusal>>>>,
-    sealer: Option<Address<SealerMessage>>,
-    snapshotter: Option<Address<SnapshotterMessage>>,
     seals: VecDeque<sealing::Seal>,
     /// A `Seal` of this leader is proposed and not yet applied.
     seal_proposed: bool,
@@ -171,16 +159,18 @@ pub struct ReplicaState {
 }
 
 impl Actor for ReplicaActor {
-    type Msg = ReplicaMessage;
-    type State = ReplicaState;
+    type Message = ReplicaMessage;
     type Arguments = ReplicaArguments;
+    type State = ReplicaState;
 
     async fn pre_start(
         &self,
-        _: ActorRef<Self::Msg>,
-        arguments: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+        myself: &Own<ReplicaMessage>,
+        arguments: ReplicaArguments,
+    ) -> Result<ReplicaState, ActorError> {
         let state = ReplicaState {
+            myself: myself.clone(),
+            arguments,
             machine: None,
             core: None,
             effects: Vec::new(),
@@ -188,12 +178,9 @@ impl Actor for ReplicaActor {
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
             ripening: BTreeMap::new(),
-            sealer: None,
-            snapshotter: None,
             seals: VecDeque::new(),
             seal_proposed: false,
             let_go: false,
-            arguments,
         };
         state.publish();
         state.restore();
@@ -202,24 +189,22 @@ impl Actor for ReplicaActor {
 
     async fn handle(
         &self,
-        _: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        state.arguments.probe.handled();
+        _: &Own<ReplicaMessage>,
+        message: ReplicaMessage,
+        state: &mut ReplicaState,
+    ) -> Result<(), ActorError> {
         state.receive(message)
     }
 }
 
 impl ReplicaState {
-    fn receive(&mut self, message: ReplicaMessage) -> Result<(), ActorProcessingErr> {
+    fn receive(&mut self, message: ReplicaMessage) -> Result<(), ActorError> {
         match message {
-            ReplicaMessage::Crash => panic!("crashed on purpose"),
             ReplicaMessage::Tick => self.tick(),
             ReplicaMessage::Restored(outcome) => self.restored(outcome),
             ReplicaMessage::Opened { incarnation, recovered } => self.opened(incarnation, recovered),
             ReplicaMessage::Receive(bytes) => self.received(&bytes),
-            ReplicaMessage::Persisted { incarnation, number } if incarnation == self.arguments.incarnation => {
+            ReplicaMessage::Persisted { incarnation, number } if incarnation == self.myself.incarnation() => {
                 self.advance(Event::Persisted { number })
             }
             ReplicaMessage::Persisted { .. } => Ok(()),
@@ -227,9 +212,7 @@ impl ReplicaState {
             ReplicaMessage::Append { payload, reply } => self.append(payload, reply),
             ReplicaMessage::Read { linearizable, reply } => self.read(linearizable, reply),
             ReplicaMessage::Seal { let_go } => self.propose_seal(let_go),
-            ReplicaMessage::Workers { sealer, snapshotter } => {
-                self.sealer = sealer.or(self.sealer.take());
-                self.snapshotter = snapshotter.or(self.snapshotter.take());
+            ReplicaMessage::CarryOnSealing => {
                 self.carry_on_sealing();
                 Ok(())
             }
@@ -245,27 +228,27 @@ impl ReplicaState {
     /// Reads the snapshot on a worker thread.
     fn restore(&self) {
         let (env, shard) = (self.arguments.env.clone(), self.arguments.shard);
-        let address = self.arguments.address.clone();
+        let myself = self.myself.clone();
         let disk = Arc::clone(&env.disk);
         let work = move || {
             let outcome = Machine::restore(&disk, shard).map(Box::new).map_err(|error| error.to_string());
             // A replica that is gone needs no snapshot.
-            let _ = address.cast(ReplicaMessage::Restored(outcome));
+            let _ = myself.cast(ReplicaMessage::Restored(outcome));
         };
         env.blocking.run(Lane::Work, Box::new(work));
     }
 
-    fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorProcessingErr> {
+    fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorError> {
         let machine = outcome.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
         self.machine = Some(machine);
-        let ReplicaArguments { shard, id: replica, incarnation, .. } = self.arguments;
-        let reply = self.arguments.address.clone();
+        let ReplicaArguments { shard, id: replica, .. } = self.arguments;
+        let (incarnation, reply) = (self.myself.incarnation(), self.myself.clone());
         self.arguments.log.cast(LogWriterMessage::Open { shard, replica, incarnation, reply })?;
         Ok(())
     }
 
-    fn opened(&mut self, incarnation: Incarnation, recovered: Recovered) -> Result<(), ActorProcessingErr> {
-        if incarnation != self.arguments.incarnation {
+    fn opened(&mut self, incarnation: Incarnation, recovered: Recovered) -> Result<(), ActorError> {
+        if incarnation != self.myself.incarnation() {
             return Ok(());
         }
         let machine = self.machine.as_ref().expect("the log is opened after the snapshot was read");
@@ -286,7 +269,7 @@ impl ReplicaState {
         Ok(())
     }
 
-    fn received(&mut self, bytes: &Bytes) -> Result<(), ActorProcessingErr> {
+    fn received(&mut self, bytes: &Bytes) -> Result<(), ActorError> {
         match Message::decode(bytes) {
             Ok(message) => self.advance(Event::Receive(message)),
             Err(error) => {
@@ -296,14 +279,14 @@ impl ReplicaState {
         }
     }
 
-    fn tick(&mut self) -> Result<(), ActorProcessingErr> {
+    fn tick(&mut self) -> Result<(), ActorError> {
         self.seal_by_age()?;
         self.advance(Event::Tick)?;
         self.publish();
         Ok(())
     }
 
-    fn append(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorProcessingErr> {
+    fn append(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorError> {
         let (Some(core), Some(machine)) = (&self.core, &self.machine) else {
             reply.send(AppendOutcome::NotLeader(None));
             return Ok(());
@@ -326,7 +309,7 @@ impl ReplicaState {
         &mut self,
         linearizable: bool,
         reply: RpcReplyPort<Result<View, ReadRefusal>>,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> Result<(), ActorError> {
         let (Some(core), Some(machine)) = (&self.core, &self.machine) else {
             let _ = reply.send(Err(ReadRefusal::Recovering));
             return Ok(());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use millpond::consensus::{Event, Role};
 use millpond::entry::Position;
 use millpond::id::Index;
-use ractor::ActorProcessingErr;
 
 use super::ReplicaState;
 use crate::append::AppendReply;
@@ -15,6 +14,7 @@ use crate::log_writer::LogWriterMessage;
 use crate::machine::{SealWork, Written};
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
+use crate::supervision::ActorError;
 
 /// A seal that was applied and is being carried out.
 pub(super) struct Seal {
@@ -30,13 +30,13 @@ impl Seal {
 
 impl ReplicaState {
     /// Proposes a seal when the head is old, so that no log is kept for ever by a quiet shard.
-    pub(super) fn seal_by_age(&mut self) -> Result<(), ActorProcessingErr> {
+    pub(super) fn seal_by_age(&mut self) -> Result<(), ActorError> {
         let now = self.arguments.env.clock.now();
         let due = self.machine.as_ref().is_some_and(|machine| machine.is_due(now));
         if due { self.propose_seal(false) } else { Ok(()) }
     }
 
-    pub(super) fn propose_seal(&mut self, let_go: bool) -> Result<(), ActorProcessingErr> {
+    pub(super) fn propose_seal(&mut self, let_go: bool) -> Result<(), ActorError> {
         self.let_go |= let_go;
         let (Some(core), Some(machine)) = (&self.core, &self.machine) else { return Ok(()) };
         if self.seal_proposed || !self.seals.is_empty() || core.role() != Role::Leader {
@@ -50,25 +50,16 @@ impl ReplicaState {
         self.advance(Event::Propose { ticket, payload })
     }
 
-    /// Gives the oldest seal to whoever must act on it next.
+    /// Gives the oldest seal to whoever must act on it next. A worker that is not there now asks when it starts.
     pub(super) fn carry_on_sealing(&self) {
-        let Some(seal) = self.seals.front() else { return };
-        let reply = self.arguments.address.clone();
-        let work = Arc::clone(&seal.work);
-        // A worker that is gone is started again and announced with `Workers`, which leads here.
-        match &seal.written {
-            None if !self.is_metadata() => {
-                if let Some(sealer) = &self.sealer {
-                    let _ = sealer.cast(SealerMessage::Seal { work, reply });
-                }
-            }
-            written => {
-                if let (Some(snapshotter), Some(machine)) = (&self.snapshotter, &self.machine) {
-                    let manifest = machine.manifest(written.as_ref());
-                    let voters = self.arguments.peers.keys().copied().collect();
-                    let _ = snapshotter.cast(SnapshotterMessage::Write { work, manifest, voters, reply });
-                }
-            }
+        let (Some(seal), Some(machine)) = (self.seals.front(), &self.machine) else { return };
+        let (work, reply) = (Arc::clone(&seal.work), self.myself.clone());
+        if let (None, Some(sealer)) = (&seal.written, &self.arguments.sealer) {
+            drop(sealer.cast(SealerMessage::Seal { work, reply }));
+        } else {
+            let manifest = machine.manifest(seal.written.as_ref());
+            let voters = self.arguments.peers.keys().copied().collect();
+            drop(self.arguments.snapshotter.cast(SnapshotterMessage::Write { work, manifest, voters, reply }));
         }
     }
 
@@ -76,7 +67,7 @@ impl ReplicaState {
         &mut self,
         through: Index,
         outcome: Result<Written, String>,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> Result<(), ActorError> {
         let Some(seal) = self.seals.front_mut().filter(|seal| seal.work.through() == through) else { return Ok(()) };
         seal.written = Some(outcome.map_err(|error| format!("sealing through {through} failed: {error}"))?);
         self.carry_on_sealing();
@@ -87,7 +78,7 @@ impl ReplicaState {
         &mut self,
         through: Index,
         outcome: Result<(), String>,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> Result<(), ActorError> {
         if self.seals.front().is_none_or(|seal| seal.work.through() != through) {
             return Ok(());
         }
@@ -102,7 +93,7 @@ impl ReplicaState {
     }
 
     /// Lets memory go of everything that is sealed, and the log of what no replica needs any more.
-    fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorProcessingErr> {
+    fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorError> {
         let through = if std::mem::take(&mut self.let_go) { sealed } else { sealed.min(hold) };
         self.advance(Event::Trim { sealed, through })?;
         let Some(core) = &self.core else { return Ok(()) };
