@@ -158,11 +158,13 @@ impl ReplicaState {
         let arguments = &self.arguments;
         let Some(seat) = arguments.board.seat(arguments.shard) else { return };
         let standing = self.standing();
-        arguments.probe.detail(&standing);
-        seat.send_modify(|seat| {
-            seat.replica = Some(self.myself.clone());
-            seat.standing = standing;
-        });
+        self.myself.detail("role", standing.role);
+        self.myself.detail("term", standing.term);
+        self.myself.detail("applied", standing.applied);
+        if let Some(leader) = standing.leader {
+            self.myself.detail("leader", leader);
+        }
+        seat.send_modify(|seat| seat.standing = standing);
     }
 
     fn standing(&self) -> Standing {

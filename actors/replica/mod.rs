@@ -197,6 +197,16 @@ impl Actor for ReplicaActor {
     }
 }
 
+impl Drop for ReplicaState {
+    /// A life that ended, however it ended, leads nothing.
+    fn drop(&mut self) {
+        let Some(seat) = self.arguments.board.seat(self.arguments.shard) else { return };
+        seat.send_modify(|seat| {
+            seat.standing = Standing { phase: Phase::Down, ..Standing::unknown(self.arguments.shard) };
+        });
+    }
+}
+
 impl ReplicaState {
     fn receive(&mut self, message: ReplicaMessage) -> Result<(), ActorError> {
         match message {
