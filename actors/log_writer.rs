@@ -65,10 +65,12 @@ pub enum LogWriterMessage {
         shard: ShardId,
         /// First index wanted.
         from: Index,
-        /// First index not wanted.
-        to: Index,
+        /// Last index wanted.
+        through: Index,
+        /// Payload bytes at which to stop.
+        bytes_max: u64,
         /// What the replica calls this read.
-        context: u64,
+        number: u64,
         /// Whom to tell.
         reply: Own<ReplicaMessage>,
     },
@@ -231,7 +233,7 @@ impl LogWriterState {
             let message = match telling {
                 Telling::Persisted(number) => ReplicaMessage::Persisted { incarnation, number },
                 Telling::Opened(recovered) => ReplicaMessage::Opened { incarnation, recovered },
-                Telling::Fetched(context, entries) => ReplicaMessage::Fetched { context, entries },
+                Telling::Fetched(number, entries) => ReplicaMessage::Fetched { number, entries },
             };
             // A replica that is gone is started again and opens the log anew.
             let _ = replica.cast(message);
@@ -275,10 +277,10 @@ fn commit(wal: &mut Wal, messages: Vec<LogWriterMessage>) -> Result<Group, Stora
                 group.tellings.append(&mut persisted);
                 group.tellings.push((reply, shard, incarnation, Telling::Opened(wal.load(shard, replica)?)));
             }
-            LogWriterMessage::Read { shard, from, to, context, reply } => {
-                let bytes = usize::try_from(limits::APPEND_BYTES_MAX).expect("a small constant");
-                let entries = wal.read(shard, from, to, bytes)?;
-                group.tellings.push((reply, shard, Incarnation(u64::MAX), Telling::Fetched(context, entries)));
+            LogWriterMessage::Read { shard, from, through, bytes_max, number, reply } => {
+                let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                let entries = wal.read(shard, from, Index(through.0 + 1), bytes_max)?;
+                group.tellings.push((reply, shard, Incarnation(u64::MAX), Telling::Fetched(number, entries)));
             }
             LogWriterMessage::Committed(_) => unreachable!("handled before grouping"),
         }

@@ -56,7 +56,7 @@ pub enum ReplicaMessage {
     /// Entries that were no longer in memory.
     Fetched {
         /// What the core called the read.
-        context: u64,
+        number: u64,
         /// The entries; empty where the log no longer has them.
         entries: Vec<Entry>,
     },
@@ -218,7 +218,7 @@ impl ReplicaState {
                 self.advance(Event::Persisted { number })
             }
             ReplicaMessage::Persisted { .. } => Ok(()),
-            ReplicaMessage::Fetched { context, entries } => self.advance(Event::Fetched { context, entries }),
+            ReplicaMessage::Fetched { number, entries } => self.advance(Event::Fetched { number, entries }),
             ReplicaMessage::Append { payload, reply } => self.append(payload, reply),
             ReplicaMessage::Read { linearizable, reply } => self.read(linearizable, reply),
             ReplicaMessage::Seal { let_go } => self.propose_seal(let_go),
