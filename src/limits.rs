@@ -49,6 +49,8 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that one node's HTTP listener serves at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// The wait after a connection could not be accepted.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 // Batches and entries.
 
