@@ -131,6 +131,29 @@ pub const HEAD_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
 pub const BLOCK_RAW_BYTES: usize = 4 * MIB;
 /// Raw bytes of one frame of a block.
 pub const BLOCK_FRAME_RAW_BYTES_MAX: usize = MIB;
+/// Rows of one block, so that lines of no bytes do not make it endless.
+pub const BLOCK_ROWS_MAX: usize = 131_072;
+/// All columns of one block, inflated: lines and metadata of the last record may exceed `BLOCK_RAW_BYTES`, and times,
+/// lengths and streams come on top.
+pub const BLOCK_INFLATED_BYTES_MAX: usize = 64 * MIB;
+/// Raw bytes that a sealer holds inflated at once; a larger head is read several times.
+pub const SEAL_RAW_BYTES_MAX: usize = 64 * MIB;
+/// Idempotency keys in one frozen piece of their log: what a snapshot shares instead of copying.
+pub const KEYS_PER_CHUNK: usize = 4_096;
+/// Batches in one piece of a head: what a reader shares instead of copying.
+pub const BATCHES_PER_CHUNK: usize = 256;
+/// Sub-batches of one entry: one per request that an ingester coalesced.
+pub const SUB_BATCHES_MAX: usize = 1_024;
+/// How long, in shard time, a stream without a record counts as active once its tenant is at its bound.
+pub const STREAM_LIFE: Duration = Duration::from_secs(2 * 3600);
+/// Tenants with active streams in one shard.
+pub const TENANTS_PER_SHARD_MAX: usize = 1_024;
+/// One value of a snapshot file: redb rounds values up to powers of two.
+pub const SNAPSHOT_VALUE_BYTES_MAX: usize = 60 * KIB;
+/// The index of one segment.
+pub const SEGMENT_INDEX_BYTES_MAX: usize = 256 * MIB;
+/// What redb may keep of one open file in memory.
+pub const REDB_CACHE_BYTES: usize = MIB;
 
 // Queries.
 
@@ -175,4 +198,7 @@ const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
+const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
+const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
+const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
