@@ -179,14 +179,26 @@ pub const RECORDS_PER_ANSWER: (usize, usize) = (100, 5_000);
 pub const TAILS_PER_TENANT_MAX: usize = 10;
 /// A LogQL query in bytes.
 pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
+/// Operators, calls and parentheses of one query; it bounds the depth of its tree.
+pub const QUERY_DEPTH_MAX: usize = 128;
+/// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
+pub const QUERY_REGEXES_MAX: usize = 16;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
+/// Nesting of one regular expression.
+pub const REGEX_NEST_MAX: u32 = 64;
+/// What one shard's part of a log answer holds before it is cut and continued: it travels as one message.
+pub const PARTIAL_BYTES: usize = 4 * MIB;
+/// An encoded part of an answer; above, the query is refused.
+pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= LINK_CREDIT_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
+const _: () = assert!(PARTIAL_BYTES + LINE_BYTES_MAX + METADATA_FIELDS_MAX * 3 * KIB < PARTIAL_BYTES_MAX);
+const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
