@@ -46,9 +46,23 @@ impl MachineThreads {
     /// When the thread cannot be started.
     pub fn start(workers: usize) -> std::io::Result<Self> {
         let (log, jobs) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || jobs.iter().for_each(|job| job()))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let _guard = LogThread;
+            jobs.iter().for_each(|job| job());
+        })?;
         let workers = Arc::new(Semaphore::new(workers));
         Ok(Self { log: Mutex::new(log), workers, runtime: tokio::runtime::Handle::current() })
+    }
+}
+
+/// Ends the process when the log thread panics: the WAL it held is gone, and what it wrote last is unknown.
+struct LogThread;
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            MachineEnd.halt(End::Log, "the log thread panicked; start the node again, recovery decides what is durable");
+        }
     }
 }
 
@@ -57,8 +71,7 @@ impl Blocking for MachineThreads {
         match lane {
             Lane::Log => {
                 let log = self.log.lock().expect("sending does not panic");
-                // The channel closes only when the log thread has panicked; its job is then lost, and with it the
-                // WAL: the log-writer is never answered and no write is acknowledged.
+                // The channel closes only when the log thread has panicked, and that ends the process.
                 let _ = log.send(work);
             }
             Lane::Work => {
