@@ -89,6 +89,10 @@ pub const READS_WAITING_MAX: usize = 1_024;
 pub const PROPOSALS_WAITING_MAX: usize = 1_024;
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Shards of a cluster that does not say how many.
+pub const SHARDS: u32 = 16;
+/// Replicas of one shard: more than seven outlive no likelier failure and each costs a write.
+pub const REPLICATION_MAX: u32 = 7;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 
@@ -132,6 +136,17 @@ pub const BLOCK_RAW_BYTES: usize = 4 * MIB;
 /// Raw bytes of one frame of a block.
 pub const BLOCK_FRAME_RAW_BYTES_MAX: usize = MIB;
 
+// A node.
+
+/// The port of the HTTP listener where nothing is configured; the one that Loki's clients know.
+pub const HTTP_PORT: u16 = 3_100;
+/// Memory a node plans with where nothing is configured.
+pub const MEMORY_BYTES: u64 = 512 * MIB as u64;
+/// Least memory a node can plan with: a request, its inflated form and the queues of one peer.
+pub const MEMORY_BYTES_MIN: u64 = 128 * MIB as u64;
+/// Memory for bytes in flight before a majority has them, as a part of the whole.
+pub const MEMORY_IN_FLIGHT_PART: u64 = 4;
+
 // Queries.
 
 /// Queries that run on one node.
@@ -164,3 +179,6 @@ const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
+const _: () =
+    assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
+const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
