@@ -93,6 +93,10 @@ pub const READS_WAITING_MAX: usize = 1_024;
 pub const PROPOSALS_WAITING_MAX: usize = 1_024;
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Shards of a cluster that does not say how many.
+pub const SHARDS: u32 = 16;
+/// Replicas of one shard: more than seven outlive no likelier failure and each costs a write.
+pub const REPLICATION_MAX: u32 = 7;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 
@@ -159,6 +163,17 @@ pub const SEGMENT_INDEX_BYTES_MAX: usize = 256 * MIB;
 /// What redb may keep of one open file in memory.
 pub const REDB_CACHE_BYTES: usize = MIB;
 
+// A node.
+
+/// The port of the HTTP listener where nothing is configured; the one that Loki's clients know.
+pub const HTTP_PORT: u16 = 3_100;
+/// Memory a node plans with where nothing is configured.
+pub const MEMORY_BYTES: u64 = 512 * MIB as u64;
+/// Least memory a node can plan with: a request, its inflated form and the queues of one peer.
+pub const MEMORY_BYTES_MIN: u64 = 128 * MIB as u64;
+/// Memory for bytes in flight before a majority has them, as a part of the whole.
+pub const MEMORY_IN_FLIGHT_PART: u64 = 4;
+
 // Queries.
 
 /// Queries that run on one node.
@@ -206,3 +221,6 @@ const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
 const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
 const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
+const _: () =
+    assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
+const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
