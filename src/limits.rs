@@ -118,6 +118,26 @@ pub const LINK_HEARTBEAT: Duration = Duration::from_millis(250);
 pub const LINK_SUSPECT_AFTER: Duration = Duration::from_millis(1_500);
 /// Calls to one peer that wait for an answer.
 pub const CALLS_WAITING_MAX: usize = 1_024;
+/// What a frame is charged besides its payload, so that empty ones are not free; a header is smaller.
+pub const FRAME_OVERHEAD_BYTES: usize = 256;
+/// The detail of a fault that answers a call; a longer one travels without it.
+pub const FAULT_BYTES_MAX: usize = 16 * KIB;
+/// Requests, answers and faults queued for one peer, at which faults are dropped and their callers time out.
+pub const LINK_LETTERS_MAX: usize = 4_096;
+/// A node's hello.
+pub const HELLO_BYTES_MAX: usize = 16 * KIB;
+/// Why a hello was refused, as told to the peer.
+pub const REFUSAL_BYTES_MAX: usize = 512;
+/// Heartbeats between hellos of a link that is up; a change is told at once.
+pub const HELLO_EVERY: u32 = 8;
+/// Least time between two flushes of a link, so that a burst of small messages shares frames.
+pub const LINK_LINGER: Duration = Duration::from_millis(1);
+/// Time for a dial to connect and be let in, and again to finish the handshake.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+/// Time in which a write to a peer must make progress.
+pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
+/// Connections of peers that have not yet said who they are.
+pub const PEER_ARRIVALS_MAX: usize = 64;
 /// First and longest wait between dials.
 pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -209,7 +229,10 @@ pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
-const _: () = assert!(FRAME_BYTES_MAX <= LINK_CREDIT_BYTES);
+const _: () = assert!(2 * (FRAME_BYTES_MAX + FRAME_OVERHEAD_BYTES) <= LINK_CREDIT_BYTES);
+const _: () = assert!(HELLO_BYTES_MAX + REFUSAL_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_millis());
+const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES + LINE_BYTES_MAX + METADATA_FIELDS_MAX * 3 * KIB < PARTIAL_BYTES_MAX);
