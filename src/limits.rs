@@ -149,6 +149,8 @@ pub const WAL_SEGMENT_BYTES: u64 = 64 * MIB as u64;
 pub const WAL_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// Preallocated, so that the WAL of Raft itself can go on while a full disk refuses ingest.
 pub const WAL_RESERVE_BYTES: u64 = 8 * MIB as u64;
+/// The wait before what a full disk had no room for is tried again.
+pub const DISK_FULL_RETRY: Duration = Duration::from_millis(500);
 /// Bytes that one group commit writes at most; the rest waits for the next.
 pub const WAL_GROUP_BYTES_MAX: usize = 8 * MIB;
 /// Head bytes of all shards of a node, raw; past it the fullest is sealed.
