@@ -153,6 +153,13 @@ pub const WAL_RESERVE_BYTES: u64 = 8 * MIB as u64;
 pub const DISK_FULL_RETRY: Duration = Duration::from_millis(500);
 /// Bytes that one group commit writes at most; the rest waits for the next.
 pub const WAL_GROUP_BYTES_MAX: usize = 8 * MIB;
+/// Live bytes in the oldest WAL segment up to which they are written again further on, so that it can be recycled; a
+/// sixty-fourth of a segment keeps write amplification below 1.02. Shards that hold more are sealed instead.
+pub const WAL_PIN_BYTES_MAX: u64 = MIB as u64;
+/// A change of one replica's log that may use the reserve: votes, empty entries, trims, configuration.
+pub const WAL_RESERVE_OP_BYTES_MAX: u64 = 4 * KIB as u64;
+/// Segment files kept for their next use; writing over old blocks spares the file system its own journal.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
 /// Head bytes of all shards of a node, raw; past it the fullest is sealed.
 pub const HEAD_BYTES_MAX: usize = 128 * MIB;
 /// Age, in shard time, at which a head is sealed although small.
@@ -245,6 +252,8 @@ const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
 const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
 const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
 const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
+const _: () = assert!(WAL_RESERVE_BYTES >= 2 * WAL_PIN_BYTES_MAX);
+const _: () = assert!(WAL_RESERVE_OP_BYTES_MAX < ENTRY_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
 const _: () =
     assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
