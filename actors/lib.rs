@@ -6,3 +6,5 @@ pub mod load;
 pub mod local;
 pub mod moment;
 pub mod observe;
+pub mod supervision;
+pub mod tree;
