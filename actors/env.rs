@@ -52,6 +52,24 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
+/// The end of the process, for what no restart can mend.
+pub trait Halt: Send + Sync + fmt::Debug {
+    /// Ends the node at once, so that nothing later can be acknowledged on what is not durable.
+    fn halt(&self, end: End, why: &str);
+}
+
+/// Why a node ends itself; the exit codes of `millpond serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The supervision tree spent its restart budget (70, as in sysexits' EX_SOFTWARE).
+    Supervision = 70,
+    /// A write or sync of the WAL failed; what is on disk is unknown until it is read again (74, EX_IOERR).
+    Log = 74,
+    /// The data folder is damaged or is not the one that the cluster knows (76, EX_PROTOCOL).
+    Store = 76,
+}
+
 /// Everything an actor may reach outside the actor system. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Env {
@@ -69,4 +87,6 @@ pub struct Env {
     pub peers: Arc<dyn PeerLink>,
     /// Threads that may block.
     pub blocking: Arc<dyn Blocking>,
+    /// The end of the process.
+    pub halt: Arc<dyn Halt>,
 }
