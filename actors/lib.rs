@@ -2,6 +2,7 @@
 
 pub mod env;
 pub mod input;
+pub mod links;
 pub mod load;
 pub mod local;
 pub mod moment;
