@@ -57,12 +57,18 @@ pub struct Reader<R> {
     from: R,
     format: Format,
     buffer: Vec<u8>,
+    consumed: u64,
 }
 
 impl<R: BufRead> Reader<R> {
     /// A reader at the start of an input.
     pub fn new(from: R, format: Format) -> Self {
-        Self { from, format, buffer: Vec::new() }
+        Self { from, format, buffer: Vec::new(), consumed: 0 }
+    }
+
+    /// Bytes read so far.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
     }
 
     /// The next line that is not empty; `None` at the end of what there is now. An unfinished last line is kept until the
@@ -74,6 +80,7 @@ impl<R: BufRead> Reader<R> {
         loop {
             let room = (LINE_BYTES_MAX + 1).saturating_sub(self.buffer.len()).max(1);
             let read = (&mut self.from).take(room as u64).read_until(b'\n', &mut self.buffer)?;
+            self.consumed += read as u64;
             if self.buffer.last() != Some(&b'\n') && self.buffer.len() <= LINE_BYTES_MAX {
                 if read == 0 {
                     return Ok(None);

@@ -3,6 +3,7 @@
 pub mod env;
 pub mod input;
 pub mod listeners;
+pub mod links;
 pub mod load;
 pub mod local;
 pub mod metrics;

@@ -107,9 +107,11 @@ struct Ports {
 /// The files of `cluster-config/three` with this cluster's ports and folders: `cluster.toml`, the same for all, and one
 /// `node-N.toml` each.
 fn write_configuration(plan: &Plan, ports: &[Ports]) -> Result<(), LocalError> {
-    let mut cluster = format!("name = \"local\"\nshards = {}\n", plan.shards);
-    for (id, ports) in (1..).zip(ports) {
-        let Ports { http, peer } = ports;
+    let replication = plan.nodes.min(3);
+    let shards = plan.shards;
+    let mut cluster =
+        format!("name = \"local\"\nshards = {shards}\nreplication = {replication}\ncookie = \"millpond-local\"\n");
+    for (id, Ports { http, peer }) in (1..).zip(ports) {
         let _ = write!(
             cluster,
             "\n[[nodes]]\nid = {id}\nname = \"node-{id}\"\npeer = \"127.0.0.1:{peer}\"\nhttp = \"127.0.0.1:{http}\"\n"
@@ -117,20 +119,25 @@ fn write_configuration(plan: &Plan, ports: &[Ports]) -> Result<(), LocalError> {
     }
     let path = plan.folder.join("cluster.toml");
     fs::write(&path, cluster).map_err(io_error(format!("writing {}", path.display())))?;
-    for (id, _) in (1..).zip(ports) {
+    for (id, _) in (1_u64..).zip(ports) {
         let data = data_folder(&plan.folder, id);
-        let node = format!("id = {id}\ndata = {:?}\nfault_injection = {}\n", data.display(), plan.fault_injection);
-        let path = plan.folder.join(format!("node-{id}.toml"));
+        let mut node = format!("cluster = \"cluster.toml\"\nid = {id}\ndata = {:?}\n", data.display().to_string());
+        if plan.fault_injection {
+            node.push_str("fault_injection = true\n");
+        }
+        let path = node_file(&plan.folder, id);
         fs::write(&path, node).map_err(io_error(format!("writing {}", path.display())))?;
     }
     Ok(())
 }
 
+fn node_file(folder: &Path, id: u64) -> PathBuf {
+    folder.join(format!("node-{id}.toml"))
+}
+
 /// The arguments that start node `id` of the configuration in `folder`.
 fn serve_arguments(folder: &Path, id: u64) -> Vec<OsString> {
-    let cluster = folder.join("cluster.toml").into_os_string();
-    let node = folder.join(format!("node-{id}.toml")).into_os_string();
-    vec!["serve".into(), "--cluster".into(), cluster, "--node".into(), node, "--die-with-parent".into()]
+    vec!["serve".into(), "--config".into(), node_file(folder, id).into(), "--die-with-parent".into()]
 }
 
 fn data_folder(folder: &Path, id: u64) -> PathBuf {
