@@ -160,6 +160,8 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two looks of the placer at where leaders are.
+pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
 pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
