@@ -251,6 +251,10 @@ pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 pub const QUERY_DEPTH_MAX: usize = 128;
 /// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
 pub const QUERY_REGEXES_MAX: usize = 16;
+/// Range expressions of one query, each of which scans every shard.
+pub const QUERY_RANGES_MAX: usize = 4;
+/// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
+pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.
@@ -268,7 +272,8 @@ const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_mi
 const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
-const _: () = assert!(PARTIAL_BYTES + LINE_BYTES_MAX + METADATA_FIELDS_MAX * 3 * KIB < PARTIAL_BYTES_MAX);
+const _: () =
+    assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);
