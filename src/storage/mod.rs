@@ -2,3 +2,6 @@
 //! seal, or which replica leads.
 
 pub mod disk;
+pub mod error;
+pub mod lossy;
+pub mod wal;
