@@ -41,6 +41,9 @@ pub trait Blocking: Send + Sync + fmt::Debug {
 pub trait PeerLink: Send + Sync + fmt::Debug {
     /// Sends one frame of at most `FRAME_BYTES_MAX` payload bytes to a peer's gateway.
     fn send(&self, to: NodeId, frame: Frame);
+    /// Nothing was heard from a peer for too long: drops its connection, so that a fresh one is made. A transport
+    /// without connections has nothing to drop.
+    fn reconnect(&self, _peer: NodeId) {}
 }
 
 /// What travels between gateways: a small header and a payload that is moved, not copied.
@@ -50,6 +53,24 @@ pub struct Frame {
     pub header: Bytes,
     /// The payload; may be empty.
     pub payload: Bytes,
+}
+
+/// The end of the process, for what no restart can mend.
+pub trait Halt: Send + Sync + fmt::Debug {
+    /// Ends the node at once, so that nothing later can be acknowledged on what is not durable.
+    fn halt(&self, end: End, why: &str);
+}
+
+/// Why a node ends itself; the exit codes of `millpond serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The supervision tree spent its restart budget (70, as in sysexits' EX_SOFTWARE).
+    Supervision = 70,
+    /// A write or sync of the WAL failed; what is on disk is unknown until it is read again (74, EX_IOERR).
+    Log = 74,
+    /// The data folder is damaged or is not the one that the cluster knows (76, EX_PROTOCOL).
+    Store = 76,
 }
 
 /// Everything an actor may reach outside the actor system. Cheap to clone.
@@ -69,4 +90,6 @@ pub struct Env {
     pub peers: Arc<dyn PeerLink>,
     /// Threads that may block.
     pub blocking: Arc<dyn Blocking>,
+    /// The end of the process.
+    pub halt: Arc<dyn Halt>,
 }

@@ -1,6 +1,7 @@
 //! Records: what users send and find again. This room does not know how records are encoded or where they live.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -74,4 +75,81 @@ pub struct StreamRecords {
     pub labels: Labels,
     /// Its records.
     pub records: Vec<Record>,
+}
+
+/// A stream of one tenant. Ordered by tenant, then labels: the order of sealed blocks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// What identifies it within the tenant.
+    pub labels: Labels,
+}
+
+impl Stream {
+    /// Appends its stored form, the same wherever streams are kept: tenant, u32 number of labels, then name and value
+    /// of each; every text is a u32 length and its bytes; little-endian.
+    pub fn encode_to(&self, into: &mut Vec<u8>) {
+        put_text(into, &self.tenant);
+        into.extend_from_slice(&count(self.labels.len()));
+        for (name, value) in self.labels.iter() {
+            put_text(into, name);
+            put_text(into, value);
+        }
+    }
+
+    /// Takes one from the front of `bytes`; `None` where none is, or where its labels are not as [`Labels::new`]
+    /// would have made them.
+    pub fn decode_from(bytes: &mut &[u8]) -> Option<Self> {
+        let tenant = Arc::from(take_text(bytes)?);
+        let labels = usize::try_from(take_u32(bytes)?).ok()?;
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        for _ in 0..labels {
+            let (name, value) = (take_text(bytes)?, take_text(bytes)?);
+            if value.is_empty() || pairs.last().is_some_and(|last| last.0 >= name) {
+                return None;
+            }
+            pairs.push((name, value));
+        }
+        Some(Self { tenant, labels: Labels::new(pairs) })
+    }
+}
+
+fn count(len: usize) -> [u8; 4] {
+    u32::try_from(len).expect("labels and their texts are far below 4 GiB").to_le_bytes()
+}
+
+fn put_text(into: &mut Vec<u8>, text: &str) {
+    into.extend_from_slice(&count(text.len()));
+    into.extend_from_slice(text.as_bytes());
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    let (head, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*head))
+}
+
+fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let len = usize::try_from(take_u32(bytes)?).ok()?;
+    let (text, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    std::str::from_utf8(text).ok()
+}
+
+/// What a run of records spans: known without reading them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The lowest offset among them.
+    pub first_offset: u64,
+    /// The highest offset among them; they need not hold all between.
+    pub last_offset: u64,
+    /// How many they are.
+    pub rows: u64,
+    /// The earliest timestamp, in nanoseconds since the Unix epoch.
+    pub min_timestamp: i64,
+    /// The latest.
+    pub max_timestamp: i64,
+    /// Bytes of their lines and metadata, as users sent them.
+    pub raw_bytes: u64,
 }

@@ -1,0 +1,224 @@
+//! What the actors of one node know of its replicas: who runs a shard here, in which role, how far it is, and what the
+//! cluster looks like. Replicas and supervisors publish; ingesters, queriers, listeners and the tree read.
+//!
+//! The board holds the latest value only and decides nothing. Each seat is a `watch` channel, so that a reader sees a
+//! whole value and can wait for a change; nobody waits for a reader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond::cluster::Cluster;
+use millpond::consensus::Role;
+use millpond::id::{Index, NodeId, Offset, ReplicaId, ShardId, Term};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::replica::ReplicaMessage;
+use crate::supervision::Address;
+use crate::tree::TreeHandle;
+
+/// How far a replica's actor is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// No replica of this shard runs here.
+    #[default]
+    Absent,
+    /// It reads its snapshot and its log.
+    Recovering,
+    /// It takes part in its group.
+    Serving,
+    /// It fell behind what the others still have in their logs and waits for a snapshot.
+    NeedsSnapshot,
+    /// Its actor has ended and is started again, at once or later; the tree says why.
+    Down,
+}
+
+/// One peer replica as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follower {
+    /// The node that holds it.
+    pub node: NodeId,
+    /// The highest index it is known to have persisted.
+    pub matched: Index,
+    /// Whether it has answered lately.
+    pub active: bool,
+    /// Whether it needs entries that the leader's log no longer holds.
+    pub needs_snapshot: bool,
+}
+
+/// The state of one replica on this node, as it last published it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The shard.
+    pub shard: ShardId,
+    /// The replica, if one was placed here.
+    pub replica: Option<ReplicaId>,
+    /// How far its actor is.
+    pub phase: Phase,
+    /// Its role in its group.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The node whose replica leads, as far as this one knows.
+    pub leader: Option<NodeId>,
+    /// Everything through it left the log.
+    pub trimmed: Index,
+    /// Everything through it is in registered segments.
+    pub sealed: Index,
+    /// Everything through it was applied.
+    pub applied: Index,
+    /// Everything through it is committed.
+    pub committed: Index,
+    /// Everything through it is on this node's disk.
+    pub persisted: Index,
+    /// The last entry.
+    pub appended: Index,
+    /// The offset that the next record gets.
+    pub next_offset: Offset,
+    /// Raw bytes of applied records that are in no registered segment.
+    pub head_bytes: u64,
+    /// Registered segments.
+    pub segments: usize,
+    /// The other replicas, where this one leads.
+    pub followers: Vec<Follower>,
+}
+
+impl Standing {
+    /// A shard of which nothing is known yet.
+    pub fn unknown(shard: ShardId) -> Self {
+        Self {
+            shard,
+            replica: None,
+            phase: Phase::Absent,
+            role: Role::Follower,
+            term: Term(0),
+            leader: None,
+            trimmed: Index(0),
+            sealed: Index(0),
+            applied: Index(0),
+            committed: Index(0),
+            persisted: Index(0),
+            appended: Index(0),
+            next_offset: Offset(0),
+            head_bytes: 0,
+            segments: 0,
+            followers: Vec::new(),
+        }
+    }
+}
+
+/// One shard on this node: where to send, and how it stands.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Where the replica is reached, whichever life of it runs.
+    pub replica: Address<ReplicaMessage>,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// Room on the disk, as the log-writer last saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Ingest may go on.
+    Ample,
+    /// Only the reserve is left: ingest is refused, consensus goes on.
+    ReserveOnly,
+}
+
+/// The board of one node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// This node.
+    pub node: NodeId,
+    seats: Arc<[watch::Sender<Seat>]>,
+    metadata: Arc<watch::Sender<Seat>>,
+    cluster: Arc<watch::Sender<Arc<Cluster>>>,
+    room: Arc<watch::Sender<Room>>,
+}
+
+impl Board {
+    /// A board with a seat for each shard of the cluster.
+    pub fn new(node: NodeId, shards: u32, tree: &TreeHandle) -> Self {
+        let seat = |shard: ShardId| {
+            let replica = tree.seat(&format!("{shard}/replica"), Some(&shard.to_string()));
+            watch::Sender::new(Seat { replica, standing: Standing::unknown(shard) })
+        };
+        Self {
+            node,
+            seats: (0..shards).map(|shard| seat(ShardId(shard))).collect(),
+            metadata: Arc::new(seat(ShardId::METADATA)),
+            cluster: Arc::new(watch::Sender::new(Arc::new(Cluster::default()))),
+            room: Arc::new(watch::Sender::new(Room::Ample)),
+        }
+    }
+
+    /// How many shards the cluster has.
+    pub fn shards(&self) -> u32 {
+        u32::try_from(self.seats.len()).expect("made from a u32")
+    }
+
+    /// The seat of a shard; `None` where the cluster has no such shard.
+    pub fn seat(&self, shard: ShardId) -> Option<&watch::Sender<Seat>> {
+        if shard == ShardId::METADATA { Some(&self.metadata) } else { self.seats.get(shard.0 as usize) }
+    }
+
+    /// Where a shard's replica on this node is reached; `None` where the cluster has no such shard.
+    pub fn replica(&self, shard: ShardId) -> Option<Address<ReplicaMessage>> {
+        Some(self.seat(shard)?.borrow().replica.clone())
+    }
+
+    /// How a shard stands here.
+    pub fn standing(&self, shard: ShardId) -> Option<Standing> {
+        Some(self.seat(shard)?.borrow().standing.clone())
+    }
+
+    /// The node that leads a shard, as far as this node knows.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.seat(shard)?.borrow().standing.leader
+    }
+
+    /// How all shards stand here, the metadata group left out, by number.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.seats.iter().map(|seat| seat.borrow().standing.clone()).collect()
+    }
+
+    /// Calls `with` for every seat of a shard.
+    pub fn each(&self, mut with: impl FnMut(&Seat)) {
+        for seat in self.seats.iter() {
+            with(&seat.borrow());
+        }
+    }
+
+    /// The replicated state of the metadata group, as last applied here.
+    pub fn cluster(&self) -> &watch::Sender<Arc<Cluster>> {
+        &self.cluster
+    }
+
+    /// Room on the disk.
+    pub fn room(&self) -> &watch::Sender<Room> {
+        &self.room
+    }
+
+    /// Whether every shard is served: it has a leader that this node knows, and the replicas here have caught up with
+    /// their own start. Otherwise what is missing, in words.
+    pub fn ready(&self) -> Result<(), String> {
+        if !self.cluster.borrow().is_formed() {
+            return Err("the cluster has not formed yet".to_owned());
+        }
+        let leaderless: Vec<String> = self
+            .seats
+            .iter()
+            .map(|seat| seat.borrow().standing.clone())
+            .filter(|standing| standing.leader.is_none() || standing.phase == Phase::Recovering)
+            .map(|standing| standing.shard.to_string())
+            .collect();
+        if leaderless.is_empty() {
+            return Ok(());
+        }
+        Err(format!("no leader is known yet for {}", leaderless.join(", ")))
+    }
+}
+
+/// How long a caller waits between two looks at a seat whose leader is unknown.
+pub const LEADER_POLL: Duration = Duration::from_millis(25);

@@ -1,0 +1,396 @@
+//! `ingester-K`: takes requests in, and brings their records to the leaders of their shards.
+//!
+//! Parent: `ingest`. It receives submissions from listeners and outcomes of entries; it sends entries to the replica
+//! that leads, on this node or across a link. Decoding and encoding run on worker threads; the sub-batches of all
+//! requests for one shard share entries. What certainly or possibly failed is sent again, in its old order, to
+//! whoever leads by then: apply knows each part by its key, so nothing is stored twice. A restart loses the requests
+//! that were not answered; their clients hear 503 and send again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use millpond::id::{NodeId, ShardId};
+use millpond::limits;
+use millpond::protocol::{ProtocolError, Refusals};
+use millpond::shard::{Command, Outcome, SubBatch};
+use ractor::RpcReplyPort;
+use tokio::time::Instant;
+
+use super::{Landing, Permit, Submission, Verdict};
+use crate::append::{AppendOutcome, AppendReply};
+use crate::board::{Board, LEADER_POLL};
+use crate::env::{Env, Lane as WorkLane};
+use crate::links::{Links, Method};
+use crate::metrics::Metrics;
+use crate::prepare::{Prepared, prepare};
+use crate::replica::ReplicaMessage;
+use crate::supervision::{Actor, ActorError, Own};
+
+/// What an ingester does.
+pub enum IngesterMessage {
+    /// Take a request in.
+    Submit {
+        /// The request as it was sent.
+        submission: Submission,
+        /// The listener that waits.
+        reply: RpcReplyPort<Landing>,
+    },
+    /// A request was decoded, routed and encoded.
+    Prepared {
+        /// The request.
+        request: u64,
+        /// Its parts, or why it is refused.
+        outcome: Result<Prepared, ProtocolError>,
+    },
+    /// What became of an entry.
+    Landed {
+        /// The entry.
+        flight: u64,
+        /// Its outcome.
+        outcome: AppendOutcome,
+    },
+    /// Look at deadlines, and at lanes that wait for a leader.
+    Tick,
+}
+
+/// Runs one ingester.
+#[derive(Debug)]
+pub struct Ingester;
+
+/// What an ingester starts with.
+pub struct IngesterArguments {
+    /// How streams find their shards.
+    pub strategy: millpond::routing::Strategy,
+    /// Who leads what.
+    pub board: Board,
+    /// The other nodes.
+    pub links: Links,
+    /// Clock, randomness, threads.
+    pub env: Env,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The state of an ingester.
+pub struct IngesterState {
+    myself: Own<IngesterMessage>,
+    arguments: IngesterArguments,
+    requests: BTreeMap<u64, Request>,
+    lanes: BTreeMap<ShardId, Lane>,
+    flights: BTreeMap<u64, Flight>,
+    /// The last request, flight or place in a lane that was numbered.
+    numbered: u64,
+    ticking: bool,
+}
+
+/// A request whose outcome is open.
+struct Request {
+    reply: RpcReplyPort<Landing>,
+    since: Instant,
+    waiting: usize,
+    accepted: usize,
+    refusals: Refusals,
+    shards: BTreeSet<ShardId>,
+    failure: Option<Verdict>,
+    _permit: Option<Permit>,
+}
+
+/// What waits for one shard, by place in the order it came.
+#[derive(Default)]
+struct Lane {
+    waiting: BTreeMap<u64, (u64, SubBatch)>,
+    in_flight: usize,
+    /// Set when an entry came back: not before then, and since when nothing landed.
+    trouble: Option<(Instant, Instant)>,
+}
+
+/// An entry whose outcome is open.
+struct Flight {
+    shard: ShardId,
+    to: NodeId,
+    carried: Vec<(u64, u64, SubBatch)>,
+}
+
+impl Actor for Ingester {
+    type Message = IngesterMessage;
+    type Arguments = IngesterArguments;
+    type State = IngesterState;
+
+    async fn pre_start(
+        &self,
+        myself: &Own<IngesterMessage>,
+        arguments: IngesterArguments,
+    ) -> Result<IngesterState, ActorError> {
+        let (requests, lanes, flights) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let myself = myself.clone();
+        Ok(IngesterState { myself, arguments, requests, lanes, flights, numbered: 0, ticking: false })
+    }
+
+    async fn handle(
+        &self,
+        _: &Own<IngesterMessage>,
+        message: IngesterMessage,
+        state: &mut IngesterState,
+    ) -> Result<(), ActorError> {
+        match message {
+            IngesterMessage::Submit { submission, reply } => state.submit(submission, reply),
+            IngesterMessage::Prepared { request, outcome } => state.prepared(request, outcome),
+            IngesterMessage::Landed { flight, outcome } => state.landed(flight, outcome),
+            IngesterMessage::Tick => state.tick(),
+        }
+        Ok(())
+    }
+}
+
+impl IngesterState {
+    fn number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+
+    fn submit(&mut self, submission: Submission, reply: RpcReplyPort<Landing>) {
+        let request = self.number();
+        let (env, address) = (self.arguments.env.clone(), self.myself.clone());
+        let (strategy, shards) = (self.arguments.strategy, self.arguments.board.shards());
+        let (now, draw) = (env.clock.now(), env.random.draw());
+        let Submission { permit, .. } = &submission;
+        let open = Request {
+            reply,
+            since: Instant::now(),
+            waiting: 0,
+            accepted: 0,
+            refusals: Refusals::default(),
+            shards: BTreeSet::new(),
+            failure: None,
+            _permit: Some(permit.clone()),
+        };
+        self.requests.insert(request, open);
+        self.keep_ticking();
+        let work = move || {
+            let outcome = prepare(submission, now, shards, strategy, draw);
+            // An ingester that is gone has dropped its clients.
+            let _ = address.cast(IngesterMessage::Prepared { request, outcome });
+        };
+        env.blocking.run(WorkLane::Work, Box::new(work));
+    }
+
+    fn prepared(&mut self, request: u64, outcome: Result<Prepared, ProtocolError>) {
+        let Some(open) = self.requests.get_mut(&request) else { return };
+        let prepared = match outcome {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                open.failure = Some(Verdict::Malformed(error));
+                self.answer(request);
+                return;
+            }
+        };
+        open.waiting = prepared.parts.len();
+        open.accepted = prepared.accepted;
+        open.refusals = prepared.refusals;
+        open.shards = prepared.parts.iter().map(|(shard, _)| *shard).collect();
+        let shards = open.shards.clone();
+        for (shard, part) in prepared.parts {
+            let place = self.number();
+            self.lanes.entry(shard).or_default().waiting.insert(place, (request, part));
+        }
+        if shards.is_empty() {
+            self.answer(request);
+        }
+        for shard in shards {
+            self.pump(shard);
+        }
+    }
+
+    /// Sends what waits for a shard while its window is open and it has a leader.
+    fn pump(&mut self, shard: ShardId) {
+        loop {
+            let Some(lane) = self.lanes.get_mut(&shard) else { return };
+            let blocked = lane.trouble.is_some_and(|(not_before, _)| Instant::now() < not_before);
+            if lane.waiting.is_empty() || lane.in_flight >= limits::ENTRIES_IN_FLIGHT_PER_SHARD_MAX || blocked {
+                return;
+            }
+            let Some(leader) = self.arguments.board.leader(shard) else {
+                lane.hold();
+                return;
+            };
+            let carried = lane.take_entry();
+            lane.in_flight += 1;
+            let payload = Command::encode_batch(carried.iter().map(|(_, _, part)| part));
+            let flight = self.number();
+            self.flights.insert(flight, Flight { shard, to: leader, carried });
+            self.send(flight, shard, leader, payload);
+        }
+    }
+
+    fn send(&self, flight: u64, shard: ShardId, leader: NodeId, payload: Bytes) {
+        let address = self.myself.clone();
+        if leader == self.arguments.board.node {
+            // Dropped unsent, the reply answers for itself.
+            let reply = AppendReply::ingester(address, flight);
+            if let Some(replica) = self.arguments.board.replica(shard) {
+                let _ = replica.cast(ReplicaMessage::Append { payload, reply });
+            }
+            return;
+        }
+        let mut body = BytesMut::with_capacity(4 + payload.len());
+        body.put_u32_le(shard.0);
+        body.put_slice(&payload);
+        let call = self.arguments.links.call(leader, Method::Append, body.freeze(), limits::FORWARD_DEADLINE);
+        tokio::spawn(async move {
+            let outcome = match call.await {
+                Ok(answer) => AppendOutcome::decode(&answer),
+                Err(error) if error.is_certainly_unsent() => AppendOutcome::NotLeader(None),
+                Err(_) => AppendOutcome::Unknown,
+            };
+            let _ = address.cast(IngesterMessage::Landed { flight, outcome });
+        });
+    }
+
+    fn landed(&mut self, flight: u64, outcome: AppendOutcome) {
+        let Some(Flight { shard, carried, .. }) = self.flights.remove(&flight) else { return };
+        let lane = self.lanes.get_mut(&shard).expect("a lane outlives its flights");
+        lane.in_flight -= 1;
+        let verdicts = match outcome {
+            AppendOutcome::Applied(verdicts) if verdicts.len() == carried.len() => verdicts,
+            AppendOutcome::Applied(_)
+            | AppendOutcome::NotLeader(_)
+            | AppendOutcome::Busy
+            | AppendOutcome::Unknown => {
+                self.put_back(shard, carried);
+                return;
+            }
+        };
+        lane.trouble = None;
+        let mut again = Vec::new();
+        for ((place, request, part), verdict) in carried.into_iter().zip(verdicts) {
+            match verdict.outcome {
+                Outcome::Stored { .. } | Outcome::Known { .. } => self.settle(request, None),
+                Outcome::Gap => again.push((place, request, part)),
+                Outcome::Conflict => self.settle(request, Some(Verdict::Conflict)),
+                Outcome::TooManyStreams => self.settle(request, Some(Verdict::TooManyStreams)),
+                Outcome::Malformed => {
+                    let why = "an entry was damaged on its way; send the request again, whole";
+                    self.settle(request, Some(Verdict::Unavailable(why)));
+                }
+            }
+        }
+        if !again.is_empty() {
+            self.put_back(shard, again);
+        }
+        self.pump(shard);
+    }
+
+    /// Puts what came back into its old place, to be sent again a little later.
+    fn put_back(&mut self, shard: ShardId, carried: Vec<(u64, u64, SubBatch)>) {
+        let lane = self.lanes.get_mut(&shard).expect("a lane outlives its flights");
+        for (place, request, part) in carried {
+            if self.requests.contains_key(&request) {
+                lane.waiting.insert(place, (request, part));
+            }
+        }
+        lane.hold();
+    }
+
+    /// One part of a request has its outcome; the request is answered with its last.
+    fn settle(&mut self, request: u64, failure: Option<Verdict>) {
+        let Some(open) = self.requests.get_mut(&request) else { return };
+        open.waiting -= 1;
+        open.failure = open.failure.take().or(failure);
+        if open.waiting == 0 {
+            self.answer(request);
+        }
+    }
+
+    fn answer(&mut self, request: u64) {
+        let Some(open) = self.requests.remove(&request) else { return };
+        let landing = Landing {
+            verdict: open.failure.unwrap_or(Verdict::Stored),
+            accepted: open.accepted,
+            refusals: open.refusals,
+            shards: open.shards.into_iter().collect(),
+        };
+        // Who no longer waits has closed the connection.
+        let _ = open.reply.send(landing);
+    }
+
+    fn keep_ticking(&mut self) {
+        if self.ticking {
+            return;
+        }
+        self.ticking = true;
+        drop(self.myself.cast_after(LEADER_POLL, IngesterMessage::Tick));
+    }
+
+    fn tick(&mut self) {
+        self.ticking = false;
+        let now = Instant::now();
+        let stuck: BTreeSet<ShardId> = self.lanes.iter().filter(|(_, lane)| lane.is_stuck(now)).map(|l| *l.0).collect();
+        let late: Vec<(u64, Verdict)> = self
+            .requests
+            .iter()
+            .filter_map(|(request, open)| {
+                let age = now - open.since;
+                let unavailable = age >= limits::UNAVAILABLE_AFTER && !open.shards.is_disjoint(&stuck);
+                let why = "a shard has no leader that a majority follows; send the request again, whole";
+                let verdict = if unavailable { Verdict::Unavailable(why) } else { Verdict::TimedOut };
+                (unavailable || age >= limits::INGEST_DEADLINE).then_some((*request, verdict))
+            })
+            .collect();
+        for (request, verdict) in late {
+            self.requests.get_mut(&request).expect("listed above").failure = Some(verdict);
+            self.answer(request);
+            for lane in self.lanes.values_mut() {
+                lane.waiting.retain(|_, (of, _)| *of != request);
+            }
+        }
+        self.leave_deposed_leaders();
+        for shard in self.lanes.keys().copied().collect::<Vec<_>>() {
+            self.pump(shard);
+        }
+        if !self.requests.is_empty() {
+            self.keep_ticking();
+        }
+    }
+}
+
+impl IngesterState {
+    /// An entry that is with a node which no longer leads is given to the one that does, without waiting for the first
+    /// to answer: it may be dead, and apply knows the parts if it was not.
+    fn leave_deposed_leaders(&mut self) {
+        let board = &self.arguments.board;
+        let left = self.flights.iter().filter(|(_, flight)| board.leader(flight.shard).is_some_and(|to| to != flight.to));
+        for flight in left.map(|(flight, _)| *flight).collect::<Vec<_>>() {
+            self.landed(flight, AppendOutcome::Unknown);
+        }
+    }
+}
+
+impl Lane {
+    /// Waits a little before the next entry, and remembers since when nothing landed.
+    fn hold(&mut self) {
+        let now = Instant::now();
+        let since = self.trouble.map_or(now, |(_, since)| since);
+        self.trouble = Some((now + LEADER_POLL, since));
+    }
+
+    /// Nothing landed for as long as a client is made to wait for a new leader.
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.trouble.is_some_and(|(_, since)| now - since >= limits::UNAVAILABLE_AFTER / 2)
+    }
+
+    /// The oldest parts that fit into one entry, at least one.
+    fn take_entry(&mut self) -> Vec<(u64, u64, SubBatch)> {
+        let (mut carried, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = self.waiting.first_entry() {
+            let size = next.get().1.rows.len();
+            if !carried.is_empty() && bytes + size > limits::ENTRY_BYTES_MAX {
+                break;
+            }
+            bytes += size;
+            let (place, (request, part)) = next.remove_entry();
+            carried.push((place, request, part));
+        }
+        carried
+    }
+}

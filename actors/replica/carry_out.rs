@@ -1,0 +1,211 @@
+//! Steps the core of a replica and carries out what it answers. Deciding is the core's; this file only does.
+
+use std::collections::VecDeque;
+
+use millpond::class::Class;
+use millpond::consensus::{Committed, Effect, Event, ReadLoss, Refusal};
+use millpond::entry::EntryKind;
+use millpond::id::{Index, ReplicaId, ShardId};
+use millpond::storage::wal::LogOp;
+
+use super::{ReadRefusal, ReplicaState};
+use crate::append::AppendOutcome;
+use crate::board::{Follower, Phase, Standing};
+use crate::log_writer::LogWriterMessage;
+use crate::machine::Applied;
+use crate::supervision::ActorError;
+
+impl ReplicaState {
+    /// Steps the core once and carries out its effects. Applying is at once, so its outcome is the next event.
+    pub(super) fn advance(&mut self, event: Event) -> Result<(), ActorError> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let Some(core) = &mut self.core else { return Ok(()) };
+            assert!(self.effects.is_empty(), "the effects of one step are carried out before the next");
+            match core.step(event, &mut self.effects) {
+                Err(error) if error.class() != Class::Fatal => {
+                    tracing::warn!(shard = %self.arguments.shard, %error, "an event was refused");
+                }
+                outcome => outcome?,
+            }
+            let effects = std::mem::take(&mut self.effects);
+            for effect in effects {
+                self.carry_out(effect, &mut events)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect, events: &mut VecDeque<Event>) -> Result<(), ActorError> {
+        match effect {
+            Effect::Persist { number, truncate_from, entries, hard_state } => {
+                self.persist(number, LogOp::Append { truncate_from, entries, hard_state })?;
+            }
+            Effect::Send { to, message } => self.send(to, &message),
+            Effect::Apply { entries } => {
+                if let Some(last) = entries.last() {
+                    events.push_back(Event::Applied { through: last.index });
+                }
+                for committed in entries {
+                    self.apply(committed)?;
+                }
+                self.ripe_reads();
+                self.publish();
+            }
+            Effect::Refused { ticket, why } => {
+                if let Some((reply, _)) = self.proposals.remove(&ticket) {
+                    reply.send(match why {
+                        Refusal::NotLeader { .. } => AppendOutcome::NotLeader(self.leader()),
+                        Refusal::Busy | Refusal::Size { .. } => AppendOutcome::Busy,
+                    });
+                }
+            }
+            Effect::Abandoned { ticket } => {
+                if let Some((reply, _)) = self.proposals.remove(&ticket) {
+                    reply.send(AppendOutcome::Unknown);
+                }
+            }
+            Effect::ReadReady { ticket, index } => {
+                if let Some(reply) = self.reads.remove(&ticket) {
+                    self.ripening.entry(index).or_default().push(reply);
+                    self.ripe_reads();
+                }
+            }
+            Effect::ReadLost { ticket, why } => {
+                if let Some(reply) = self.reads.remove(&ticket) {
+                    // Who no longer waits for a read gave up on it.
+                    let _ = reply.send(Err(match why {
+                        ReadLoss::NotLeader { .. } => ReadRefusal::NotLeader(self.leader()),
+                        ReadLoss::Busy | ReadLoss::Late => ReadRefusal::Busy,
+                    }));
+                }
+            }
+            Effect::Role { role, term, leader } => {
+                let leader = leader.and_then(|leader| self.arguments.peers.get(&leader));
+                tracing::info!(
+                    shard = %self.arguments.shard, role = ?role, term = term.0,
+                    leader = leader.map(|node| node.0), "role changed"
+                );
+                self.seal_proposed = false;
+                self.publish();
+            }
+            Effect::Fetch { number, from, through, bytes_max } => {
+                let (shard, reply) = (self.arguments.shard, self.myself.clone());
+                self.arguments.log.cast(LogWriterMessage::Read { shard, from, through, bytes_max, number, reply })?;
+            }
+            Effect::Trimmed { position: through } => {
+                let (shard, replica) = (self.arguments.shard, self.arguments.id);
+                self.arguments.log.cast(LogWriterMessage::Trim { shard, replica, through })?;
+            }
+            Effect::NeedsSnapshot { .. } => self.publish(),
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorError> {
+        let arguments = &self.arguments;
+        arguments.log.cast(LogWriterMessage::Persist {
+            shard: arguments.shard,
+            replica: arguments.id,
+            incarnation: self.myself.incarnation(),
+            number,
+            op,
+            reply: self.myself.clone(),
+        })?;
+        Ok(())
+    }
+
+    fn send(&self, to: ReplicaId, message: &millpond::consensus::Message) {
+        let Some(node) = self.arguments.peers.get(&to) else { return };
+        self.arguments.links.raft(*node, self.arguments.shard, message.encode(), message.is_control());
+    }
+
+    fn apply(&mut self, committed: Committed) -> Result<(), ActorError> {
+        if committed.kind != EntryKind::Normal {
+            return Ok(());
+        }
+        let machine = self.machine.as_mut().expect("nothing is committed before the snapshot was read");
+        let applied = machine.apply(committed.index, committed.term, &committed.payload)?;
+        let waiting = committed.ticket.and_then(|ticket| self.proposals.remove(&ticket));
+        match applied {
+            Applied::Verdicts(verdicts) => {
+                if let Some((reply, since)) = waiting {
+                    self.arguments.metrics.committed(since.elapsed());
+                    reply.send(AppendOutcome::Applied(verdicts));
+                }
+            }
+            Applied::Seal(job) => {
+                self.seal_proposed = false;
+                self.seals.push_back(super::sealing::Seal::new(job));
+                self.carry_on_sealing();
+            }
+            Applied::Cluster(cluster) => {
+                self.arguments.board.cluster().send_replace(cluster);
+                if let Some((reply, _)) = waiting {
+                    reply.send(AppendOutcome::Applied(Vec::new()));
+                }
+            }
+            Applied::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Answers the reads whose index is applied.
+    fn ripe_reads(&mut self) {
+        let Some(machine) = &self.machine else { return };
+        let later = self.ripening.split_off(&Index(machine.applied().0 + 1));
+        for reply in std::mem::replace(&mut self.ripening, later).into_values().flatten() {
+            // Who no longer waits for a read gave up on it.
+            let _ = reply.send(Ok(machine.view()));
+        }
+    }
+
+    /// Shows on the board how this replica stands.
+    pub(super) fn publish(&self) {
+        let arguments = &self.arguments;
+        let Some(seat) = arguments.board.seat(arguments.shard) else { return };
+        let standing = self.standing();
+        self.myself.detail("role", standing.role);
+        self.myself.detail("term", standing.term);
+        self.myself.detail("applied", standing.applied);
+        if let Some(leader) = standing.leader {
+            self.myself.detail("leader", leader);
+        }
+        seat.send_modify(|seat| seat.standing = standing);
+    }
+
+    fn standing(&self) -> Standing {
+        let mut standing = Standing::unknown(self.arguments.shard);
+        standing.replica = Some(self.arguments.id);
+        standing.phase = Phase::Recovering;
+        if let Some(machine) = &self.machine {
+            standing.applied = machine.applied();
+            standing.sealed = machine.sealed();
+            standing.next_offset = machine.next_offset();
+            standing.head_bytes = machine.head_bytes();
+            standing.segments = machine.segments();
+        }
+        let Some(core) = &self.core else { return standing };
+        standing.phase = if core.needs_snapshot() { Phase::NeedsSnapshot } else { Phase::Serving };
+        standing.role = core.role();
+        standing.term = core.term();
+        standing.leader = self.leader();
+        standing.trimmed = core.trimmed().index;
+        standing.committed = core.committed();
+        standing.persisted = core.persisted();
+        standing.appended = core.last_index();
+        standing.followers = core
+            .followers()
+            .filter_map(|peer| {
+                let node = *self.arguments.peers.get(&peer.id)?;
+                Some(Follower { node, matched: peer.matched, active: peer.active, needs_snapshot: peer.needs_snapshot })
+            })
+            .collect();
+        standing
+    }
+
+    /// Whether this is the metadata group.
+    pub(super) fn is_metadata(&self) -> bool {
+        self.arguments.shard == ShardId::METADATA
+    }
+}

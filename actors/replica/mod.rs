@@ -1,0 +1,359 @@
+//! `replica`: the shell of one `consensus::Replica` and of the state it replicates.
+//!
+//! Parent: `shard-N`, or `metadata`. It receives ticks, messages of its peers, proposals, reads and the outcomes of its
+//! own effects; it sends to the log-writer, to the links, to its sealer and snapshotter, and answers who asked. It
+//! starts by reading its snapshot, then opens the log, and takes part only when both are here. A restart loses what
+//! was not answered yet and nothing else: the next incarnation reads the same snapshot and the same log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond::consensus::{self, Committed, Effect, Event, Message, Replica as Core, ReplicaOptions, Role};
+use millpond::entry::{Entry, EntryKind, HardState, Position, Recovered};
+use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
+use millpond::limits;
+use millpond::query::View;
+use millpond::shard::{SealJob, Verdict};
+use millpond::storage::wal::LogOp;
+use ractor::RpcReplyPort;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::board::{Board, Follower, Phase, Standing};
+use crate::env::{End, Env, Lane};
+use crate::ingest::ingester::IngesterMessage;
+use crate::links::{Answer, Links};
+use crate::log_writer::LogWriterMessage;
+use crate::machine::{Applied, Machine, Written};
+use crate::metrics::Metrics;
+use crate::sealer::SealerMessage;
+use crate::snapshotter::SnapshotterMessage;
+use crate::supervision::{Actor, ActorError, Address, Own};
+
+/// What a replica does.
+pub enum ReplicaMessage {
+    /// One tick of the logical clock.
+    Tick,
+    /// The snapshot was read.
+    Restored(Result<Box<Machine>, String>),
+    /// The log was read, and everything an older life wrote is in it.
+    Opened {
+        /// The life that asked.
+        incarnation: Incarnation,
+        /// What the log holds.
+        recovered: Recovered,
+    },
+    /// An encoded message of a peer replica.
+    Receive(Bytes),
+    /// A write is durable.
+    Persisted {
+        /// The life that asked.
+        incarnation: Incarnation,
+        /// What it called the write.
+        number: u64,
+    },
+    /// Entries that were no longer in memory.
+    Fetched {
+        /// What the core called the read.
+        number: u64,
+        /// The entries; empty where the log no longer has them.
+        entries: Vec<Entry>,
+    },
+    /// Propose an encoded command; the answer comes when it is applied here.
+    Append {
+        /// The command.
+        payload: Bytes,
+        /// Who asked.
+        reply: AppendReply,
+    },
+    /// What this shard holds, as of now (linearizable, leader only) or as far as this replica has applied.
+    Read {
+        /// Whether everything acknowledged before the question must be in the answer.
+        linearizable: bool,
+        /// Who asked.
+        reply: RpcReplyPort<Result<View, ReadRefusal>>,
+    },
+    /// Seal the head, if this replica leads and there is something to seal.
+    Seal {
+        /// Whether an absent replica may lose its place in the log, because the log is full.
+        let_go: bool,
+    },
+    /// The sealer or the snapshotter was started, again or for the first time: give it the oldest seal.
+    CarryOnSealing,
+    /// The sealer is done with the oldest seal.
+    SegmentWritten {
+        /// The index of its `Seal` entry.
+        through: Index,
+        /// What was written, or why not.
+        outcome: Result<Written, String>,
+    },
+    /// The snapshotter is done with the oldest seal.
+    SnapshotWritten {
+        /// The index the snapshot is of.
+        through: Index,
+        /// Nothing, or why not.
+        outcome: Result<(), String>,
+    },
+    /// Hand leadership to a node.
+    Transfer(NodeId),
+}
+
+/// Why a read was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadRefusal {
+    /// This replica does not lead; the node that does, if known.
+    NotLeader(Option<NodeId>),
+    /// It is still reading its snapshot or its log.
+    Recovering,
+    /// Too many reads wait, or leadership could not be confirmed in time.
+    Busy,
+}
+
+/// Runs one replica.
+#[derive(Debug)]
+pub struct ReplicaActor;
+
+/// What a replica starts with.
+pub struct ReplicaArguments {
+    /// The group.
+    pub shard: ShardId,
+    /// This replica.
+    pub id: ReplicaId,
+    /// All replicas of the group and where they are.
+    pub peers: BTreeMap<ReplicaId, NodeId>,
+    /// Its sealer; the metadata group has none.
+    pub sealer: Option<Address<SealerMessage>>,
+    /// Its snapshotter.
+    pub snapshotter: Address<SnapshotterMessage>,
+    /// The node's WAL.
+    pub log: Address<LogWriterMessage>,
+    /// The other nodes.
+    pub links: Links,
+    /// Where it publishes how it stands.
+    pub board: Board,
+    /// Clock, randomness, disk, threads.
+    pub env: Env,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The state of a replica.
+pub struct ReplicaState {
+    myself: Own<ReplicaMessage>,
+    arguments: ReplicaArguments,
+    /// Present when the snapshot was read.
+    machine: Option<Box<Machine>>,
+    /// Present when the log was read.
+    core: Option<Core>,
+    effects: Vec<Effect>,
+    tickets: u64,
+    proposals: BTreeMap<u64, (AppendReply, Instant)>,
+    reads: BTreeMap<u64, RpcReplyPort<Result<View, ReadRefusal>>>,
+    /// Confirmed reads that wait until their index is applied.
+    ripening: BTreeMap<Index, Vec<RpcReplyPort<Result<View, ReadRefusal>>>>,
+    seals: VecDeque<sealing::Seal>,
+    /// A `Seal` of this leader is proposed and not yet applied.
+    seal_proposed: bool,
+    let_go: bool,
+}
+
+impl Actor for ReplicaActor {
+    type Message = ReplicaMessage;
+    type Arguments = ReplicaArguments;
+    type State = ReplicaState;
+
+    async fn pre_start(
+        &self,
+        myself: &Own<ReplicaMessage>,
+        arguments: ReplicaArguments,
+    ) -> Result<ReplicaState, ActorError> {
+        let state = ReplicaState {
+            myself: myself.clone(),
+            arguments,
+            machine: None,
+            core: None,
+            effects: Vec::new(),
+            tickets: 0,
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            ripening: BTreeMap::new(),
+            seals: VecDeque::new(),
+            seal_proposed: false,
+            let_go: false,
+        };
+        state.publish();
+        state.restore();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: &Own<ReplicaMessage>,
+        message: ReplicaMessage,
+        state: &mut ReplicaState,
+    ) -> Result<(), ActorError> {
+        state.receive(message)
+    }
+}
+
+impl Drop for ReplicaState {
+    /// A life that ended, however it ended, leads nothing.
+    fn drop(&mut self) {
+        let Some(seat) = self.arguments.board.seat(self.arguments.shard) else { return };
+        seat.send_modify(|seat| {
+            seat.standing = Standing { phase: Phase::Down, ..Standing::unknown(self.arguments.shard) };
+        });
+    }
+}
+
+impl ReplicaState {
+    fn receive(&mut self, message: ReplicaMessage) -> Result<(), ActorError> {
+        match message {
+            ReplicaMessage::Tick => self.tick(),
+            ReplicaMessage::Restored(outcome) => self.restored(outcome),
+            ReplicaMessage::Opened { incarnation, recovered } => self.opened(incarnation, recovered),
+            ReplicaMessage::Receive(bytes) => self.received(&bytes),
+            ReplicaMessage::Persisted { incarnation, number } if incarnation == self.myself.incarnation() => {
+                self.advance(Event::Persisted { number })
+            }
+            ReplicaMessage::Persisted { .. } => Ok(()),
+            ReplicaMessage::Fetched { number, entries } => self.advance(Event::Fetched { number, entries }),
+            ReplicaMessage::Append { payload, reply } => self.append(payload, reply),
+            ReplicaMessage::Read { linearizable, reply } => self.read(linearizable, reply),
+            ReplicaMessage::Seal { let_go } => self.propose_seal(let_go),
+            ReplicaMessage::CarryOnSealing => {
+                self.carry_on_sealing();
+                Ok(())
+            }
+            ReplicaMessage::SegmentWritten { through, outcome } => self.segment_written(through, outcome),
+            ReplicaMessage::SnapshotWritten { through, outcome } => self.snapshot_written(through, outcome),
+            ReplicaMessage::Transfer(node) => match self.arguments.replica_on(node) {
+                Some(to) => self.advance(Event::Transfer { to }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Reads the snapshot on a worker thread.
+    fn restore(&self) {
+        let (env, shard) = (self.arguments.env.clone(), self.arguments.shard);
+        let myself = self.myself.clone();
+        let disk = Arc::clone(&env.disk);
+        let work = move || {
+            let outcome = Machine::restore(&disk, shard).map(Box::new).map_err(|error| error.to_string());
+            // A replica that is gone needs no snapshot.
+            let _ = myself.cast(ReplicaMessage::Restored(outcome));
+        };
+        env.blocking.run(Lane::Work, Box::new(work));
+    }
+
+    fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorError> {
+        let machine = outcome.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
+        self.machine = Some(machine);
+        let ReplicaArguments { shard, id: replica, .. } = self.arguments;
+        let (incarnation, reply) = (self.myself.incarnation(), self.myself.clone());
+        self.arguments.log.cast(LogWriterMessage::Open { shard, replica, incarnation, reply })?;
+        Ok(())
+    }
+
+    fn opened(&mut self, incarnation: Incarnation, recovered: Recovered) -> Result<(), ActorError> {
+        if incarnation != self.myself.incarnation() {
+            return Ok(());
+        }
+        let machine = self.machine.as_ref().expect("the log is opened after the snapshot was read");
+        let options = ReplicaOptions::new(
+            self.arguments.shard,
+            self.arguments.id,
+            self.arguments.peers.keys().copied().collect(),
+            self.arguments.env.boot,
+            incarnation,
+            self.arguments.env.random.draw(),
+        );
+        let core = Core::new(options, recovered, machine.applied())?;
+        self.core = Some(core);
+        self.publish();
+        if self.arguments.peers.len() == 1 {
+            return self.advance(Event::Campaign);
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, bytes: &Bytes) -> Result<(), ActorError> {
+        match Message::decode(bytes) {
+            Ok(message) => self.advance(Event::Receive(message)),
+            Err(error) => {
+                tracing::warn!(shard = %self.arguments.shard, %error, "a peer's message cannot be read and is dropped");
+                Ok(())
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), ActorError> {
+        self.seal_by_age()?;
+        self.advance(Event::Tick)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn append(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorError> {
+        let (Some(core), Some(machine)) = (&self.core, &self.machine) else {
+            reply.send(AppendOutcome::NotLeader(None));
+            return Ok(());
+        };
+        if core.role() != Role::Leader {
+            reply.send(AppendOutcome::NotLeader(self.leader()));
+            return Ok(());
+        }
+        if self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
+            reply.send(AppendOutcome::Busy);
+            return Ok(());
+        }
+        let payload = machine.stamp(payload, self.arguments.env.clock.now());
+        let ticket = self.ticket();
+        self.proposals.insert(ticket, (reply, Instant::now()));
+        self.advance(Event::Propose { ticket, payload })
+    }
+
+    fn read(
+        &mut self,
+        linearizable: bool,
+        reply: RpcReplyPort<Result<View, ReadRefusal>>,
+    ) -> Result<(), ActorError> {
+        let (Some(core), Some(machine)) = (&self.core, &self.machine) else {
+            let _ = reply.send(Err(ReadRefusal::Recovering));
+            return Ok(());
+        };
+        if !linearizable {
+            let _ = reply.send(Ok(machine.view()));
+            return Ok(());
+        }
+        if core.role() != Role::Leader {
+            let _ = reply.send(Err(ReadRefusal::NotLeader(self.leader())));
+            return Ok(());
+        }
+        if self.reads.len() >= limits::READS_WAITING_MAX {
+            let _ = reply.send(Err(ReadRefusal::Busy));
+            return Ok(());
+        }
+        let ticket = self.ticket();
+        self.reads.insert(ticket, reply);
+        self.advance(Event::Read { ticket })
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        let leader = self.core.as_ref()?.leader()?;
+        self.arguments.peers.get(&leader).copied()
+    }
+}
+
+impl ReplicaArguments {
+    fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.peers.iter().find(|(_, at)| **at == node).map(|(id, _)| *id)
+    }
+}

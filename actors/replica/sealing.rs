@@ -1,0 +1,99 @@
+//! How a replica seals: the leader proposes, everybody cuts at the entry that says so, the sealer writes the segment,
+//! the snapshotter the snapshot that names it, and only then does the head let go and the log forget. One seal after
+//! the other, in the order of the log; a sealer or snapshotter that was restarted is given the oldest again.
+
+use std::sync::Arc;
+
+use millpond::consensus::{Event, Role};
+use millpond::id::Index;
+
+use super::ReplicaState;
+use crate::append::AppendReply;
+use crate::machine::{SealWork, Written};
+use crate::sealer::SealerMessage;
+use crate::snapshotter::SnapshotterMessage;
+use crate::supervision::ActorError;
+
+/// A seal that was applied and is being carried out.
+pub(super) struct Seal {
+    work: Arc<SealWork>,
+    written: Option<Written>,
+}
+
+impl Seal {
+    pub(super) fn new(work: Arc<SealWork>) -> Self {
+        Self { work, written: None }
+    }
+}
+
+impl ReplicaState {
+    /// Proposes a seal when the head is old, so that no log is kept for ever by a quiet shard.
+    pub(super) fn seal_by_age(&mut self) -> Result<(), ActorError> {
+        let now = self.arguments.env.clock.now();
+        let due = self.machine.as_ref().is_some_and(|machine| machine.is_due(now));
+        if due { self.propose_seal(false) } else { Ok(()) }
+    }
+
+    pub(super) fn propose_seal(&mut self, let_go: bool) -> Result<(), ActorError> {
+        self.let_go |= let_go;
+        let (Some(core), Some(machine)) = (&self.core, &self.machine) else { return Ok(()) };
+        if self.seal_proposed || !self.seals.is_empty() || core.role() != Role::Leader {
+            return Ok(());
+        }
+        let hold = core.slowest_match();
+        let Some(payload) = machine.seal_command(hold, self.arguments.env.clock.now()) else { return Ok(()) };
+        let ticket = self.ticket();
+        self.proposals.insert(ticket, (AppendReply::nobody(), tokio::time::Instant::now()));
+        self.seal_proposed = true;
+        self.advance(Event::Propose { ticket, payload })
+    }
+
+    /// Gives the oldest seal to whoever must act on it next. A worker that is not there now asks when it starts.
+    pub(super) fn carry_on_sealing(&self) {
+        let (Some(seal), Some(machine)) = (self.seals.front(), &self.machine) else { return };
+        let (work, reply) = (Arc::clone(&seal.work), self.myself.clone());
+        if let (None, Some(sealer)) = (&seal.written, &self.arguments.sealer) {
+            drop(sealer.cast(SealerMessage::Seal { work, reply }));
+        } else {
+            let manifest = machine.manifest(seal.written.as_ref());
+            let voters = self.arguments.peers.keys().copied().collect();
+            drop(self.arguments.snapshotter.cast(SnapshotterMessage::Write { work, manifest, voters, reply }));
+        }
+    }
+
+    pub(super) fn segment_written(
+        &mut self,
+        through: Index,
+        outcome: Result<Written, String>,
+    ) -> Result<(), ActorError> {
+        let Some(seal) = self.seals.front_mut().filter(|seal| seal.work.through() == through) else { return Ok(()) };
+        seal.written = Some(outcome.map_err(|error| format!("sealing through {through} failed: {error}"))?);
+        self.carry_on_sealing();
+        Ok(())
+    }
+
+    pub(super) fn snapshot_written(
+        &mut self,
+        through: Index,
+        outcome: Result<(), String>,
+    ) -> Result<(), ActorError> {
+        if self.seals.front().is_none_or(|seal| seal.work.through() != through) {
+            return Ok(());
+        }
+        outcome.map_err(|error| format!("the snapshot through {through} failed: {error}"))?;
+        let seal = self.seals.pop_front().expect("looked at above");
+        let machine = self.machine.as_mut().expect("a seal was applied");
+        machine.register(&seal.work, seal.written);
+        self.trim(through, seal.work.hold())?;
+        self.carry_on_sealing();
+        self.publish();
+        Ok(())
+    }
+
+    /// Lets memory go of everything that is sealed, and the log of what no replica needs any more.
+    fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorError> {
+        let through = if std::mem::take(&mut self.let_go) { sealed } else { sealed.min(hold) };
+        self.advance(Event::Evict { through: sealed })?;
+        self.advance(Event::Trim { through })
+    }
+}
