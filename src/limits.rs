@@ -134,6 +134,11 @@ pub const REPLICATION_MAX: u32 = 7;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 
+/// Entries of the metadata group between two of its snapshots.
+pub const METADATA_ENTRIES_PER_SNAPSHOT: u64 = 256;
+/// Entries before a snapshot that the metadata group's log keeps for a node that is behind.
+pub const METADATA_ENTRIES_KEPT: u64 = 1_024;
+
 // Between nodes.
 
 /// One frame between nodes.
@@ -172,6 +177,8 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two proposals of the first entry of a cluster.
+pub const FORMATION_TICK: Duration = Duration::from_millis(250);
 /// Time between two looks of the placer at where leaders are.
 pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
