@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::replica::ReplicaMessage;
 use crate::supervision::Address;
+use crate::tree::TreeHandle;
 
 /// How far a replica's actor is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub enum Phase {
     Serving,
     /// It fell behind what the others still have in their logs and waits for a snapshot.
     NeedsSnapshot,
-    /// Its restart budget is spent; it is tried again later.
+    /// Its actor has ended and is started again, at once or later; the tree says why.
     Down,
 }
 
@@ -110,8 +111,8 @@ impl Standing {
 /// One shard on this node: where to send, and how it stands.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    /// The replica's mailbox while its actor lives.
-    pub replica: Option<Address<ReplicaMessage>>,
+    /// Where the replica is reached, whichever life of it runs.
+    pub replica: Address<ReplicaMessage>,
     /// How it stands.
     pub standing: Standing,
 }
@@ -137,9 +138,12 @@ pub struct Board {
 }
 
 impl Board {
-    /// A board with an empty seat for each shard of the cluster.
-    pub fn new(node: NodeId, shards: u32) -> Self {
-        let seat = |shard| watch::Sender::new(Seat { replica: None, standing: Standing::unknown(shard) });
+    /// A board with a seat for each shard of the cluster.
+    pub fn new(node: NodeId, shards: u32, tree: &TreeHandle) -> Self {
+        let seat = |shard: ShardId| {
+            let replica = tree.seat(&format!("{shard}/replica"), Some(&shard.to_string()));
+            watch::Sender::new(Seat { replica, standing: Standing::unknown(shard) })
+        };
         Self {
             node,
             seats: (0..shards).map(|shard| seat(ShardId(shard))).collect(),
@@ -159,9 +163,9 @@ impl Board {
         if shard == ShardId::METADATA { Some(&self.metadata) } else { self.seats.get(shard.0 as usize) }
     }
 
-    /// A replica's mailbox, if its actor lives here.
+    /// Where a shard's replica on this node is reached; `None` where the cluster has no such shard.
     pub fn replica(&self, shard: ShardId) -> Option<Address<ReplicaMessage>> {
-        self.seat(shard)?.borrow().replica.clone()
+        Some(self.seat(shard)?.borrow().replica.clone())
     }
 
     /// How a shard stands here.

@@ -1,2 +1,80 @@
-//! bin
-fn main() {}
+//! The `millpond` binary: reads the command line and runs one command.
+
+mod commands;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use commands::{bench, completions, demo, query, send, tail};
+
+/// A highly available log store: three equal nodes, one binary
+#[derive(Parser, Debug)]
+#[command(name = "millpond", version, max_term_width = 120, arg_required_else_help = true)]
+#[command(after_help = r#"Start here:
+  millpond demo                                       three nodes, one killed under load, nothing lost
+  millpond serve                                      one node on 127.0.0.1:3100, data in ./millpond-data
+  millpond send /var/log/syslog                       store a file
+  millpond query '{service_name="syslog"} |= "error"' search it
+  millpond tail '{service_name="syslog"}'             follow it
+
+Exit codes of every command: 0 done, 1 failed, 2 wrong usage. `serve` has more; see `millpond serve --help`."#)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(demo::Args),
+    Send(send::Args),
+    Query(query::Args),
+    Tail(tail::Args),
+    Bench(bench::Args),
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads to run on: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(command));
+    // A reader of standard input may block for ever; nothing waits for it.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|error| {
+        // A pipe that was closed, as by `head`, is the wish of who closed it.
+        if error.root_cause().downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+        {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Query(args) => query::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
+        Command::Completions(args) => Ok(completions::run(&args, CommandLine::command())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}

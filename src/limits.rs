@@ -27,6 +27,18 @@ pub const LABEL_NAME_BYTES_MAX: usize = KIB;
 pub const LABEL_VALUE_BYTES_MAX: usize = 2 * KIB;
 /// Structured metadata fields of one record.
 pub const METADATA_FIELDS_MAX: usize = 128;
+/// Names and values of one record's metadata together, so that a record always fits a sub-batch.
+pub const METADATA_BYTES_MAX: usize = 64 * KIB;
+/// Records of one request, refused ones too; 413 above. A record of no bytes costs two on the wire and a hundred here.
+pub const REQUEST_RECORDS_MAX: usize = MIB;
+/// Streams of one request; 413 above. Labels cost far more in memory than on the wire.
+pub const REQUEST_STREAMS_MAX: usize = 32 * KIB;
+/// Metadata fields of all records of one request; 413 above, for the same reason.
+pub const REQUEST_FIELDS_MAX: usize = 2 * MIB;
+/// A zstd body's window, as a power of two: 8 MiB, which every level but the ultra ones stays within.
+pub const REQUEST_ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// First bytes of a line in which a level is looked for.
+pub const LEVEL_SCAN_BYTES: usize = 512;
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// A tenant's name in bytes.
@@ -49,6 +61,8 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that one node's HTTP listener serves at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// The wait after a connection could not be accepted.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 // Batches and entries.
 
@@ -113,6 +127,10 @@ pub const LEADER_TRANSFERS_MAX: usize = 4;
 pub const ADDRESS_BYTES_MAX: usize = 256;
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Shards of a cluster that does not say how many.
+pub const SHARDS: u32 = 16;
+/// Replicas of one shard: more than seven outlive no likelier failure and each costs a write.
+pub const REPLICATION_MAX: u32 = 7;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 
@@ -134,6 +152,28 @@ pub const LINK_HEARTBEAT: Duration = Duration::from_millis(250);
 pub const LINK_SUSPECT_AFTER: Duration = Duration::from_millis(1_500);
 /// Calls to one peer that wait for an answer.
 pub const CALLS_WAITING_MAX: usize = 1_024;
+/// What a frame is charged besides its payload, so that empty ones are not free; a header is smaller.
+pub const FRAME_OVERHEAD_BYTES: usize = 256;
+/// The detail of a fault that answers a call; a longer one travels without it.
+pub const FAULT_BYTES_MAX: usize = 16 * KIB;
+/// Requests, answers and faults queued for one peer, at which faults are dropped and their callers time out.
+pub const LINK_LETTERS_MAX: usize = 4_096;
+/// A node's hello.
+pub const HELLO_BYTES_MAX: usize = 16 * KIB;
+/// Why a hello was refused, as told to the peer.
+pub const REFUSAL_BYTES_MAX: usize = 512;
+/// Heartbeats between hellos of a link that is up; a change is told at once.
+pub const HELLO_EVERY: u32 = 8;
+/// Least time between two flushes of a link, so that a burst of small messages shares frames.
+pub const LINK_LINGER: Duration = Duration::from_millis(1);
+/// Time for a dial to connect and be let in, and again to finish the handshake.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+/// Time in which a write to a peer must make progress.
+pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
+/// Connections of peers that have not yet said who they are.
+pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two looks of the placer at where leaders are.
+pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
 pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -145,8 +185,17 @@ pub const WAL_SEGMENT_BYTES: u64 = 64 * MIB as u64;
 pub const WAL_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// Preallocated, so that the WAL of Raft itself can go on while a full disk refuses ingest.
 pub const WAL_RESERVE_BYTES: u64 = 8 * MIB as u64;
+/// The wait before what a full disk had no room for is tried again.
+pub const DISK_FULL_RETRY: Duration = Duration::from_millis(500);
 /// Bytes that one group commit writes at most; the rest waits for the next.
 pub const WAL_GROUP_BYTES_MAX: usize = 8 * MIB;
+/// Live bytes in the oldest WAL segment up to which they are written again further on, so that it can be recycled; a
+/// sixty-fourth of a segment keeps write amplification below 1.02. Shards that hold more are sealed instead.
+pub const WAL_PIN_BYTES_MAX: u64 = MIB as u64;
+/// A change of one replica's log that may use the reserve: votes, empty entries, trims, configuration.
+pub const WAL_RESERVE_OP_BYTES_MAX: u64 = 4 * KIB as u64;
+/// Segment files kept for their next use; writing over old blocks spares the file system its own journal.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
 /// Head bytes of all shards of a node, raw; past it the fullest is sealed.
 pub const HEAD_BYTES_MAX: usize = 128 * MIB;
 /// Age, in shard time, at which a head is sealed although small.
@@ -155,6 +204,40 @@ pub const HEAD_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
 pub const BLOCK_RAW_BYTES: usize = 4 * MIB;
 /// Raw bytes of one frame of a block.
 pub const BLOCK_FRAME_RAW_BYTES_MAX: usize = MIB;
+/// Rows of one block, so that lines of no bytes do not make it endless.
+pub const BLOCK_ROWS_MAX: usize = 131_072;
+/// All columns of one block, inflated: lines and metadata of the last record may exceed `BLOCK_RAW_BYTES`, and times,
+/// lengths and streams come on top.
+pub const BLOCK_INFLATED_BYTES_MAX: usize = 64 * MIB;
+/// Raw bytes that a sealer holds inflated at once; a larger head is read several times.
+pub const SEAL_RAW_BYTES_MAX: usize = 64 * MIB;
+/// Idempotency keys in one frozen piece of their log: what a snapshot shares instead of copying.
+pub const KEYS_PER_CHUNK: usize = 4_096;
+/// Batches in one piece of a head: what a reader shares instead of copying.
+pub const BATCHES_PER_CHUNK: usize = 256;
+/// Sub-batches of one entry: one per request that an ingester coalesced.
+pub const SUB_BATCHES_MAX: usize = 1_024;
+/// How long, in shard time, a stream without a record counts as active once its tenant is at its bound.
+pub const STREAM_LIFE: Duration = Duration::from_secs(2 * 3600);
+/// Tenants with active streams in one shard.
+pub const TENANTS_PER_SHARD_MAX: usize = 1_024;
+/// One value of a snapshot file: redb rounds values up to powers of two.
+pub const SNAPSHOT_VALUE_BYTES_MAX: usize = 60 * KIB;
+/// The index of one segment.
+pub const SEGMENT_INDEX_BYTES_MAX: usize = 256 * MIB;
+/// What redb may keep of one open file in memory.
+pub const REDB_CACHE_BYTES: usize = MIB;
+
+// A node.
+
+/// The port of the HTTP listener where nothing is configured; the one that Loki's clients know.
+pub const HTTP_PORT: u16 = 3_100;
+/// Memory a node plans with where nothing is configured.
+pub const MEMORY_BYTES: u64 = 512 * MIB as u64;
+/// Least memory a node can plan with: a request, its inflated form and the queues of one peer.
+pub const MEMORY_BYTES_MIN: u64 = 128 * MIB as u64;
+/// Memory for bytes in flight before a majority has them, as a part of the whole.
+pub const MEMORY_IN_FLIGHT_PART: u64 = 4;
 
 // Queries.
 
@@ -176,18 +259,56 @@ pub const RECORDS_PER_ANSWER: (usize, usize) = (100, 5_000);
 pub const TAILS_PER_TENANT_MAX: usize = 10;
 /// A LogQL query in bytes.
 pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
+/// Operators, calls and parentheses of one query; it bounds the depth of its tree.
+pub const QUERY_DEPTH_MAX: usize = 128;
+/// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
+pub const QUERY_REGEXES_MAX: usize = 16;
+/// Range expressions of one query, each of which scans every shard.
+pub const QUERY_RANGES_MAX: usize = 4;
+/// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
+pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
+/// Nesting of one regular expression.
+pub const REGEX_NEST_MAX: u32 = 64;
+/// What one shard's part of a log answer holds before it is cut and continued: it travels as one message.
+pub const PARTIAL_BYTES: usize = 4 * MIB;
+/// An encoded part of an answer; above, the query is refused.
+pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
+const _: () = assert!(
+    LINE_BYTES_MAX
+        + METADATA_BYTES_MAX
+        + (LABELS_MAX + 1) * (LABEL_NAME_BYTES_MAX + LABEL_VALUE_BYTES_MAX + 2)
+        + 4 * KIB
+        < BATCH_RAW_BYTES_MAX
+);
+const _: () =
+    assert!(REQUEST_ZSTD_WINDOW_LOG_MAX < 32 && 1 << REQUEST_ZSTD_WINDOW_LOG_MAX <= REQUEST_INFLATED_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= LINK_CREDIT_BYTES);
+const _: () = assert!(2 * (FRAME_BYTES_MAX + FRAME_OVERHEAD_BYTES) <= LINK_CREDIT_BYTES);
+const _: () = assert!(HELLO_BYTES_MAX + REFUSAL_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_millis());
+const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
+const _: () =
+    assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
+const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX as usize + APPEND_ENTRIES_MAX * 32 < MESSAGE_BYTES_MAX);
 const _: () = assert!(READ_TICKS_MAX as u128 * TICK.as_millis() <= UNAVAILABLE_AFTER.as_millis());
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
+const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
+const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
+const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
+const _: () = assert!(WAL_RESERVE_BYTES >= 2 * WAL_PIN_BYTES_MAX);
+const _: () = assert!(WAL_RESERVE_OP_BYTES_MAX < ENTRY_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
+const _: () =
+    assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
+const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);

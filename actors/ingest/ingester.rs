@@ -108,6 +108,7 @@ struct Lane {
 /// An entry whose outcome is open.
 struct Flight {
     shard: ShardId,
+    to: NodeId,
     carried: Vec<(u64, u64, SubBatch)>,
 }
 
@@ -217,7 +218,7 @@ impl IngesterState {
             lane.in_flight += 1;
             let payload = Command::encode_batch(carried.iter().map(|(_, _, part)| part));
             let flight = self.number();
-            self.flights.insert(flight, Flight { shard, carried });
+            self.flights.insert(flight, Flight { shard, to: leader, carried });
             self.send(flight, shard, leader, payload);
         }
     }
@@ -247,7 +248,7 @@ impl IngesterState {
     }
 
     fn landed(&mut self, flight: u64, outcome: AppendOutcome) {
-        let Some(Flight { shard, carried }) = self.flights.remove(&flight) else { return };
+        let Some(Flight { shard, carried, .. }) = self.flights.remove(&flight) else { return };
         let lane = self.lanes.get_mut(&shard).expect("a lane outlives its flights");
         lane.in_flight -= 1;
         let verdicts = match outcome {
@@ -343,11 +344,24 @@ impl IngesterState {
                 lane.waiting.retain(|_, (of, _)| *of != request);
             }
         }
+        self.leave_deposed_leaders();
         for shard in self.lanes.keys().copied().collect::<Vec<_>>() {
             self.pump(shard);
         }
         if !self.requests.is_empty() {
             self.keep_ticking();
+        }
+    }
+}
+
+impl IngesterState {
+    /// An entry that is with a node which no longer leads is given to the one that does, without waiting for the first
+    /// to answer: it may be dead, and apply knows the parts if it was not.
+    fn leave_deposed_leaders(&mut self) {
+        let board = &self.arguments.board;
+        let left = self.flights.iter().filter(|(_, flight)| board.leader(flight.shard).is_some_and(|to| to != flight.to));
+        for flight in left.map(|(flight, _)| *flight).collect::<Vec<_>>() {
+            self.landed(flight, AppendOutcome::Unknown);
         }
     }
 }

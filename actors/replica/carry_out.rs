@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use millpond::consensus::{Committed, Effect, Event, Refusal};
+use millpond::class::Class;
+use millpond::consensus::{Committed, Effect, Event, ReadLoss, Refusal};
 use millpond::entry::EntryKind;
 use millpond::id::{Index, ReplicaId, ShardId};
 use millpond::storage::wal::LogOp;
@@ -21,7 +22,12 @@ impl ReplicaState {
         while let Some(event) = events.pop_front() {
             let Some(core) = &mut self.core else { return Ok(()) };
             assert!(self.effects.is_empty(), "the effects of one step are carried out before the next");
-            core.step(event, &mut self.effects)?;
+            match core.step(event, &mut self.effects) {
+                Err(error) if error.class() != Class::Fatal => {
+                    tracing::warn!(shard = %self.arguments.shard, %error, "an event was refused");
+                }
+                outcome => outcome?,
+            }
             let effects = std::mem::take(&mut self.effects);
             for effect in effects {
                 self.carry_out(effect, &mut events)?;
@@ -50,14 +56,8 @@ impl ReplicaState {
                 if let Some((reply, _)) = self.proposals.remove(&ticket) {
                     reply.send(match why {
                         Refusal::NotLeader { .. } => AppendOutcome::NotLeader(self.leader()),
-                        Refusal::Busy => AppendOutcome::Busy,
+                        Refusal::Busy | Refusal::Size { .. } => AppendOutcome::Busy,
                     });
-                }
-                if let Some(reply) = self.reads.remove(&ticket) {
-                    let _ = reply.send(Err(match why {
-                        Refusal::NotLeader { .. } => ReadRefusal::NotLeader(self.leader()),
-                        Refusal::Busy => ReadRefusal::Busy,
-                    }));
                 }
             }
             Effect::Abandoned { ticket } => {
@@ -71,9 +71,13 @@ impl ReplicaState {
                     self.ripe_reads();
                 }
             }
-            Effect::ReadLost { ticket } => {
+            Effect::ReadLost { ticket, why } => {
                 if let Some(reply) = self.reads.remove(&ticket) {
-                    let _ = reply.send(Err(ReadRefusal::NotLeader(self.leader())));
+                    // Who no longer waits for a read gave up on it.
+                    let _ = reply.send(Err(match why {
+                        ReadLoss::NotLeader { .. } => ReadRefusal::NotLeader(self.leader()),
+                        ReadLoss::Busy | ReadLoss::Late => ReadRefusal::Busy,
+                    }));
                 }
             }
             Effect::Role { role, term, leader } => {
@@ -85,10 +89,13 @@ impl ReplicaState {
                 self.seal_proposed = false;
                 self.publish();
             }
-            Effect::Fetch { from, to, context } => {
-                let reply = self.myself.clone();
-                let shard = self.arguments.shard;
-                self.arguments.log.cast(LogWriterMessage::Read { shard, from, to, context, reply })?;
+            Effect::Fetch { number, from, through, bytes_max } => {
+                let (shard, reply) = (self.arguments.shard, self.myself.clone());
+                self.arguments.log.cast(LogWriterMessage::Read { shard, from, through, bytes_max, number, reply })?;
+            }
+            Effect::Trimmed { position: through } => {
+                let (shard, replica) = (self.arguments.shard, self.arguments.id);
+                self.arguments.log.cast(LogWriterMessage::Trim { shard, replica, through })?;
             }
             Effect::NeedsSnapshot { .. } => self.publish(),
         }
@@ -158,11 +165,13 @@ impl ReplicaState {
         let arguments = &self.arguments;
         let Some(seat) = arguments.board.seat(arguments.shard) else { return };
         let standing = self.standing();
-        arguments.probe.detail(&standing);
-        seat.send_modify(|seat| {
-            seat.replica = Some(self.myself.clone());
-            seat.standing = standing;
-        });
+        self.myself.detail("role", standing.role);
+        self.myself.detail("term", standing.term);
+        self.myself.detail("applied", standing.applied);
+        if let Some(leader) = standing.leader {
+            self.myself.detail("leader", leader);
+        }
+        seat.send_modify(|seat| seat.standing = standing);
     }
 
     fn standing(&self) -> Standing {

@@ -56,7 +56,7 @@ pub enum ReplicaMessage {
     /// Entries that were no longer in memory.
     Fetched {
         /// What the core called the read.
-        context: u64,
+        number: u64,
         /// The entries; empty where the log no longer has them.
         entries: Vec<Entry>,
     },
@@ -197,6 +197,16 @@ impl Actor for ReplicaActor {
     }
 }
 
+impl Drop for ReplicaState {
+    /// A life that ended, however it ended, leads nothing.
+    fn drop(&mut self) {
+        let Some(seat) = self.arguments.board.seat(self.arguments.shard) else { return };
+        seat.send_modify(|seat| {
+            seat.standing = Standing { phase: Phase::Down, ..Standing::unknown(self.arguments.shard) };
+        });
+    }
+}
+
 impl ReplicaState {
     fn receive(&mut self, message: ReplicaMessage) -> Result<(), ActorError> {
         match message {
@@ -208,7 +218,7 @@ impl ReplicaState {
                 self.advance(Event::Persisted { number })
             }
             ReplicaMessage::Persisted { .. } => Ok(()),
-            ReplicaMessage::Fetched { context, entries } => self.advance(Event::Fetched { context, entries }),
+            ReplicaMessage::Fetched { number, entries } => self.advance(Event::Fetched { number, entries }),
             ReplicaMessage::Append { payload, reply } => self.append(payload, reply),
             ReplicaMessage::Read { linearizable, reply } => self.read(linearizable, reply),
             ReplicaMessage::Seal { let_go } => self.propose_seal(let_go),

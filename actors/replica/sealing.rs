@@ -5,12 +5,10 @@
 use std::sync::Arc;
 
 use millpond::consensus::{Event, Role};
-use millpond::entry::Position;
 use millpond::id::Index;
 
 use super::ReplicaState;
 use crate::append::AppendReply;
-use crate::log_writer::LogWriterMessage;
 use crate::machine::{SealWork, Written};
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
@@ -95,11 +93,7 @@ impl ReplicaState {
     /// Lets memory go of everything that is sealed, and the log of what no replica needs any more.
     fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorError> {
         let through = if std::mem::take(&mut self.let_go) { sealed } else { sealed.min(hold) };
-        self.advance(Event::Trim { sealed, through })?;
-        let Some(core) = &self.core else { return Ok(()) };
-        let through: Position = core.trimmed();
-        let (shard, replica) = (self.arguments.shard, self.arguments.id);
-        self.arguments.log.cast(LogWriterMessage::Trim { shard, replica, through })?;
-        Ok(())
+        self.advance(Event::Evict { through: sealed })?;
+        self.advance(Event::Trim { through })
     }
 }

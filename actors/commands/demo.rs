@@ -1,0 +1,371 @@
+//! `millpond demo`: three nodes, real input at full speed, the leader of a shard killed while requests to it are
+//! unanswered, and every acknowledged record read back and compared.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args as ClapArgs;
+use indicatif::{ProgressBar, ProgressStyle};
+use millpond_actors::input::{self, Generator, Line};
+use millpond_actors::load::Client;
+use millpond_actors::local::{LocalCluster, Plan, wait_ready};
+use millpond_actors::observe::{self, ShardView, Source};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::human_bytes;
+use super::traffic::{Found, Pressure, Traffic};
+
+/// Time for a node to serve after its start.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Time for one attempt; a node answers 504 before.
+const ATTEMPT: Duration = Duration::from_secs(15);
+/// How long a request is tried; longer than any election.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time to catch a shard with requests unanswered; at full speed it takes milliseconds.
+const CATCH_WITHIN: Duration = Duration::from_secs(10);
+/// Time for a shard to be read back although a leader just changed.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+/// Text of `/var/log` that is taken at most, and that is enough.
+const VAR_LOG_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=16 << 20;
+/// Text of `--input` that is taken at most.
+const INPUT_BYTES_MAX: usize = 256 << 20;
+/// Lines that the generator makes where there is no other input.
+const GENERATED_LINES: usize = 50_000;
+
+/// Run three nodes, kill one under load, and prove that nothing acknowledged was lost
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  millpond demo                                  logs of this machine, else generated ones
+  millpond demo --input app.log.zst --seconds 60
+  millpond demo --keep                           leave the cluster running to look around
+
+Three processes of this binary are started on free ports of 127.0.0.1 with a configuration like cluster-config/three. Half
+way a node that leads a shard is killed with SIGKILL while requests to that shard are unanswered. At the end every
+acknowledged record is read back by its offset and compared byte by byte with what was sent.
+
+Exit codes: 0 nothing missing, nothing doubled; 1 anything else.")]
+pub(crate) struct Args {
+    /// Lines to send, repeated; plain or NDJSON, also .gz and .zst
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// How long to send, at least
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..))]
+    seconds: u64,
+    /// Leave the cluster running until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// Where data, configuration and logs go; a temporary folder if not given
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+/// What happened at the kill.
+struct Kill {
+    node: u64,
+    shard: u32,
+    unanswered: usize,
+    led: BTreeSet<u32>,
+    at: Instant,
+}
+
+/// A folder that is removed when the demo went well.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let folder = make_folder(&args)?;
+    let outcome = tokio::select! {
+        outcome = play(&args, &folder.path) => outcome,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; the nodes were stopped, their files are in {}", folder.path.display()),
+    };
+    match outcome {
+        Ok(true) => {
+            if folder.temporary && !args.keep {
+                fs::remove_dir_all(&folder.path).with_context(|| format!("removing {}", folder.path.display()))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(false) => {
+            eprintln!("configuration, data and logs are kept in {}", folder.path.display());
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.context(format!("configuration, data and logs are kept in {}", folder.path.display()))),
+    }
+}
+
+fn make_folder(args: &Args) -> Result<Folder> {
+    let (path, temporary) = match &args.folder {
+        Some(path) => (path.clone(), false),
+        None => (std::env::temp_dir().join(format!("millpond-demo-{}", std::process::id())), true),
+    };
+    let taken = path.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(!taken, "{} is not empty: name another --folder", path.display());
+    fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+    Ok(Folder { path, temporary })
+}
+
+/// The whole story; whether nothing was lost, doubled or altered.
+async fn play(args: &Args, folder: &Path) -> Result<bool> {
+    let lines = find_input(args)?;
+    let client = Client::new(ATTEMPT);
+    let plan = Plan::three(std::env::current_exe().context("finding this executable")?, folder.to_owned());
+    println!("starting three nodes in {}", folder.display());
+    let mut cluster = LocalCluster::start(&plan, &client, READY_WITHIN).await?;
+    show_tree(&cluster.nodes[0].url);
+
+    let traffic = Traffic::learn(lines, client.clone(), cluster.urls()).await?;
+    let pressure = Pressure { writers_per_shard: 2, request_bytes: 256 << 10, patience: PATIENCE };
+    let began = Instant::now();
+    let mut writers = traffic.start(pressure);
+    let half = Duration::from_secs(args.seconds) / 2;
+    let bar = ProgressBar::new(args.seconds * 1_000);
+    bar.set_style(ProgressStyle::with_template("sending {bar:40} {msg}").expect("a valid template"));
+    send_until(&traffic, &mut writers, &bar, began, began + half).await?;
+    let kill = kill_a_leader(&mut cluster, &traffic, &client).await?;
+    let Kill { node, shard, unanswered, .. } = kill;
+    bar.suspend(|| {
+        println!("killed node {node}, leader of shard {shard}, with {unanswered} requests to that shard unanswered")
+    });
+    send_until(&traffic, &mut writers, &bar, began, began + half * 2).await?;
+    traffic.stop();
+    while let Some(writer) = writers.join_next().await {
+        writer.context("a writer")??;
+    }
+    let took = began.elapsed();
+    bar.finish_and_clear();
+
+    let found = read_back(&traffic, &client, &cluster, kill.node).await?;
+    cluster.node(kill.node).start()?;
+    wait_ready(cluster.node(kill.node), &client, READY_WITHIN).await?;
+    println!("started node {} again: it serves", kill.node);
+    let good = summarize(&traffic, &found, &kill, took, &cluster);
+    if args.keep {
+        println!("the cluster is left running; Ctrl-C ends it");
+        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+    }
+    Ok(good)
+}
+
+fn find_input(args: &Args) -> Result<Vec<Line>> {
+    if let Some(path) = &args.input {
+        let mut lines =
+            input::read_all(path, INPUT_BYTES_MAX).with_context(|| format!("reading {}", path.display()))?;
+        let service = path.file_name().and_then(|name| name.to_str()?.split('.').next()).unwrap_or("input");
+        give_service(&mut lines, service);
+        println!("input: {} lines of {}", lines.len(), path.display());
+        return Ok(lines);
+    }
+    let lines = read_var_log(Path::new("/var/log"));
+    if lines.iter().map(|line| line.text.len()).sum::<usize>() >= *VAR_LOG_BYTES.start() {
+        println!("input: {} lines of /var/log", lines.len());
+        return Ok(lines);
+    }
+    println!("input: {GENERATED_LINES} generated lines (/var/log has too little that may be read)");
+    Ok(Generator::new(1).lines(GENERATED_LINES))
+}
+
+fn give_service(lines: &mut [Line], service: &str) {
+    for line in lines {
+        if !line.labels.iter().any(|(name, _)| name == "service_name") {
+            line.labels.push(("service_name".to_owned(), service.to_owned()));
+        }
+    }
+}
+
+/// Every text file of the folder and of the folders in it that may be read, up to a bound.
+fn read_var_log(folder: &Path) -> Vec<Line> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let Ok(entries) = folder.read_dir() else { return Vec::new() };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    };
+    let (folders, mut files): (Vec<_>, Vec<_>) = entries(folder).into_iter().partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| entries(folder)).filter(|path| path.is_file()));
+    let mut lines = Vec::new();
+    let mut room = *VAR_LOG_BYTES.end();
+    for file in files.iter().filter(|file| is_text(file)) {
+        let Ok(mut of_file) = input::read_all(file, room) else { continue };
+        let service = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("log");
+        give_service(&mut of_file, service);
+        room = room.saturating_sub(of_file.iter().map(|line| line.text.len()).sum());
+        lines.append(&mut of_file);
+        if room == 0 {
+            break;
+        }
+    }
+    lines
+}
+
+fn is_text(file: &Path) -> bool {
+    let mut start = vec![0; 4_096];
+    let read = input::open(file).and_then(|mut reader| reader.read(&mut start));
+    let Ok(read @ 1..) = read else { return false };
+    let whole = match std::str::from_utf8(&start[..read]) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    whole && !start[..read].contains(&0)
+}
+
+/// The supervision tree as `millpond tree` draws it.
+fn show_tree(url: &str) {
+    let drawn = std::env::current_exe().and_then(|me| Command::new(me).args(["tree", "--node", url]).status());
+    if let Err(error) = drawn {
+        eprintln!("the supervision tree could not be drawn: {error}");
+    }
+}
+
+/// Lets the writers run until `until`, and fails as soon as one of them does.
+async fn send_until(
+    traffic: &Traffic,
+    writers: &mut JoinSet<Result<()>>,
+    bar: &ProgressBar,
+    began: Instant,
+    until: Instant,
+) -> Result<()> {
+    while Instant::now() < until {
+        sleep(Duration::from_millis(100)).await;
+        while let Some(writer) = writers.try_join_next() {
+            writer.context("a writer")??;
+        }
+        let (bytes, took) = (traffic.acknowledged_bytes(), began.elapsed());
+        let rate = bytes as f64 / 1e6 / took.as_secs_f64();
+        bar.set_position(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        bar.set_message(format!("{} acknowledged, {rate:.0} MB/s", human_bytes(bytes)));
+    }
+    Ok(())
+}
+
+/// Waits until a shard has requests unanswered, and kills the node that leads it.
+async fn kill_a_leader(cluster: &mut LocalCluster, traffic: &Traffic, client: &Client) -> Result<Kill> {
+    let deadline = Instant::now() + CATCH_WITHIN;
+    let views = led_shards(client, &cluster.urls(), &traffic.shards()).await?;
+    loop {
+        let busiest = views.iter().max_by_key(|view| traffic.unanswered(view.shard).len()).expect("shards are led");
+        let before = traffic.unanswered(busiest.shard);
+        if before.is_empty() && Instant::now() < deadline {
+            sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        let node = busiest.leader.expect("only shards with a leader are asked for");
+        cluster.node(node).kill()?;
+        let at = Instant::now();
+        let unanswered = before.intersection(&traffic.unanswered(busiest.shard)).count();
+        ensure!(unanswered > 0, "no request to shard {} was unanswered when its leader was killed", busiest.shard);
+        let led = views.iter().filter(|view| view.leader == Some(node)).map(|view| view.shard).collect();
+        return Ok(Kill { node, shard: busiest.shard, unanswered, led, at });
+    }
+}
+
+async fn led_shards(client: &Client, urls: &[String], of: &BTreeSet<u32>) -> Result<Vec<ShardView>> {
+    let mut last = None;
+    for url in urls {
+        match observe::shards(client, url).await {
+            Ok(views) => {
+                let led: Vec<ShardView> =
+                    views.into_iter().filter(|view| of.contains(&view.shard) && view.leader.is_some()).collect();
+                ensure!(!led.is_empty(), "{url} knows no leader of any shard");
+                return Ok(led);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("there are nodes")).context("asking who leads")
+}
+
+/// Reads every shard by offset from its leader.
+async fn read_back(traffic: &Traffic, client: &Client, cluster: &LocalCluster, killed: u64) -> Result<Found> {
+    let urls: Vec<String> =
+        cluster.nodes.iter().filter(|node| node.id != killed).map(|node| node.url.clone()).collect();
+    let bar = ProgressBar::new(traffic.totals().acknowledged);
+    bar.set_style(ProgressStyle::with_template("reading {bar:40} {pos}/{len} records").expect("a valid template"));
+    let mut counting = traffic.count();
+    for shard in traffic.shards() {
+        let deadline = Instant::now() + READ_WITHIN;
+        let mut next = 0;
+        for attempt in 0_usize.. {
+            let url = &urls[attempt % urls.len()];
+            let mut seen = next;
+            let read = observe::read_shard(client, url, shard, next, Source::Leader, |record| {
+                seen = record.offset + 1;
+                counting.see(shard, &record);
+                bar.inc(1);
+            });
+            match read.await {
+                Ok(_) => break,
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error).with_context(|| format!("reading shard {shard}"));
+                }
+                Err(_) => next = seen,
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(counting.finish())
+}
+
+fn summarize(traffic: &Traffic, found: &Found, kill: &Kill, took: Duration, cluster: &LocalCluster) -> bool {
+    let totals = traffic.totals();
+    let longest = |of: &mut dyn Iterator<Item = u32>| {
+        of.filter_map(|shard| Some((traffic.longest_pause(shard, kill.at)?, shard))).max()
+    };
+    let seconds = |pause: Option<(Duration, u32)>| {
+        pause.map_or_else(
+            || "never".to_owned(),
+            |(pause, shard)| format!("{:.2} s (shard {shard})", pause.as_secs_f64()),
+        )
+    };
+    let paused = longest(&mut kill.led.iter().copied());
+    let others = longest(&mut traffic.shards().into_iter().filter(|shard| !kill.led.contains(shard)));
+    let rate = totals.line_bytes as f64 / 1e6 / took.as_secs_f64();
+    println!();
+    println!("sent          {} records in {} requests", totals.sent, totals.requests);
+    println!(
+        "acknowledged  {} records, {} of lines, {rate:.0} MB/s",
+        totals.acknowledged,
+        human_bytes(totals.line_bytes)
+    );
+    println!("found         {} of them by offset, each compared byte by byte", found.found);
+    println!("sent again    {} requests", totals.again);
+    println!("unanswered    {} requests to shard {} when node {} was killed", kill.unanswered, kill.shard, kill.node);
+    println!("writes paused {} on the {} shards that node {} led", seconds(paused), kill.led.len(), kill.node);
+    println!("              {} on the other shards", seconds(others));
+    println!("search at     {}", cluster.nodes[0].url);
+    if found.altered > 0 {
+        println!("altered       {} records", found.altered);
+        found.shown.iter().for_each(|shown| println!("  {shown}"));
+    }
+    println!("missing {} doubled {}", found.missing, found.doubled);
+    let all = totals.sent == totals.acknowledged && found.found == totals.acknowledged;
+    all && found.missing == 0 && found.doubled == 0 && found.altered == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_of_a_log_folder_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("apt")).unwrap();
+        fs::write(folder.path().join("apt/history.log"), "one\ntwo\n").unwrap();
+        fs::write(folder.path().join("wtmp"), [0, 1, 2]).unwrap();
+        fs::write(folder.path().join("broken.gz"), "not gzip").unwrap();
+        fs::write(folder.path().join("empty.log"), "").unwrap();
+        let lines = read_var_log(folder.path());
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["one", "two"]);
+        assert_eq!(lines[0].labels, [("service_name".to_owned(), "history".to_owned())]);
+    }
+}

@@ -1,0 +1,204 @@
+//! The commands of the binary, one file each: its arguments, and `run`. What several of them need stands here.
+//!
+//! A command talks to nodes through their public API only; `serve` alone is a node.
+
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod query;
+pub(crate) mod send;
+pub(crate) mod tail;
+mod traffic;
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use millpond_actors::moment;
+
+/// Where the nodes are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodesArgs {
+    /// Address of a node; give it several times to go on with the next when one fails
+    #[arg(long = "node", value_name = "URL", default_value = "http://127.0.0.1:3100", global = false)]
+    nodes: Vec<String>,
+}
+
+impl NodesArgs {
+    /// The addresses, with a scheme and without a slash at the end.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let normal = |url: &String| {
+            let url = url.trim_end_matches('/');
+            if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+        };
+        self.nodes.iter().map(normal).collect()
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A moment given on the command line.
+pub(crate) fn moment_argument(text: &str) -> Result<i64, String> {
+    moment::parse(text).ok_or_else(|| {
+        format!("`{text}` is not a moment; write RFC 3339 such as 2026-11-21T08:00:00Z, or seconds or nanoseconds since 1970")
+    })
+}
+
+/// `name=value` given on the command line.
+pub(crate) fn label_argument(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    if name.is_empty() || value.is_empty() {
+        return Err(format!("`{text}` is not NAME=VALUE: neither may be empty"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A number of bytes such as `512KiB`, `64MB`, `1GB` or `1000000`.
+pub(crate) fn bytes_argument(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(format!("`{text}` is not a number of bytes; write for example 512KiB, 64MB or 1GB")),
+    };
+    let number: u64 = text[..digits].parse().map_err(|error| format!("`{text}`: {error}"))?;
+    number.checked_mul(unit).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// A stream's labels as LogQL writes them: `{a="b",c="d"}`; of a name that comes twice the first stands.
+pub(crate) fn selector<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut text = String::from("{");
+    for (name, value) in labels {
+        if seen.contains(&name) {
+            continue;
+        }
+        let comma = if seen.is_empty() { "" } else { "," };
+        let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+        let _ = write!(text, "{comma}{name}=\"{value}\"");
+        seen.push(name);
+    }
+    text.push('}');
+    text
+}
+
+/// The query part of a URL.
+pub(crate) fn url_query(pairs: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        let _ = write!(text, "{name}=");
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+/// `1.25 GB` and the like; decimal units.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    let found = units.into_iter().find(|(_, size)| bytes as f64 >= *size);
+    found.map_or_else(|| format!("{bytes} B"), |(unit, size)| format!("{:.2} {unit}", bytes as f64 / size))
+}
+
+/// Paints lines for a terminal, and leaves them as they are for a pipe.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    terminal: bool,
+}
+
+impl Paint {
+    /// For standard output as it is; `NO_COLOR` is honoured.
+    pub(crate) fn stdout() -> Self {
+        Self { terminal: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    /// Text of secondary interest.
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    /// Text that stands out.
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    /// A line in the colour of its level.
+    pub(crate) fn level(self, level: &str, text: &str) -> String {
+        let code = match level {
+            "critical" | "fatal" => "1;31",
+            "error" => "31",
+            "warn" | "warning" => "33",
+            "debug" | "trace" => "2",
+            _ => return self.safe(text),
+        };
+        self.paint(code, text)
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        let text = self.safe(text);
+        if self.terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
+    }
+
+    /// Log text is data: on a terminal its control characters are shown, never obeyed.
+    pub(crate) fn safe(self, text: &str) -> String {
+        if !self.terminal || !text.contains(|letter: char| letter.is_control() && letter != '\t') {
+            return text.to_owned();
+        }
+        let mut shown = String::with_capacity(text.len() + 8);
+        for letter in text.chars() {
+            if letter.is_control() && letter != '\t' {
+                shown.extend(letter.escape_default());
+            } else {
+                shown.push(letter);
+            }
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read_or_named_as_wrong() {
+        assert_eq!(bytes_argument("1GB"), Ok(1_000_000_000));
+        assert_eq!(bytes_argument("2 MiB"), Ok(2 << 20));
+        assert!(bytes_argument("many").is_err() && bytes_argument("99999999999GB").is_err());
+        assert_eq!(label_argument("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(label_argument("a").is_err() && label_argument("a=").is_err());
+    }
+
+    #[test]
+    fn a_selector_escapes_what_would_end_it() {
+        assert_eq!(selector([("a", "x\"\\\n"), ("b", "ü"), ("a", "no")]), r#"{a="x\"\\\n",b="ü"}"#);
+    }
+
+    #[test]
+    fn a_url_query_escapes_all_but_plain_letters() {
+        assert_eq!(url_query(&[("query", r#"{a="b c"}"#), ("limit", "5")]), "?query=%7Ba%3D%22b%20c%22%7D&limit=5");
+    }
+
+    #[test]
+    fn a_terminal_never_obeys_log_text() {
+        let terminal = Paint { terminal: true };
+        assert_eq!(terminal.safe("a\x1b[2Jb\tc"), "a\\u{1b}[2Jb\tc");
+        assert_eq!(Paint { terminal: false }.level("error", "a\x1bb"), "a\x1bb");
+    }
+}

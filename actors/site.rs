@@ -1,0 +1,32 @@
+//! What the actors of one node share: handles only, cheap to clone, made once in `node`.
+
+use std::sync::Arc;
+
+use millpond::config::Config;
+
+use crate::board::Board;
+use crate::env::Env;
+use crate::links::Links;
+use crate::log_writer::LogWriterMessage;
+use crate::metrics::Metrics;
+use crate::supervision::Address;
+use crate::tree::TreeHandle;
+
+/// The handles that actors are made with.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// What the operator chose.
+    pub config: Arc<Config>,
+    /// Clock, randomness, disk, peers, threads.
+    pub env: Env,
+    /// Where actors are seen.
+    pub tree: TreeHandle,
+    /// Where replicas publish how they stand.
+    pub board: Board,
+    /// The node's WAL.
+    pub log: Address<LogWriterMessage>,
+    /// The other nodes.
+    pub links: Links,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}

@@ -1,0 +1,82 @@
+//! `GROUP/snapshotter`: writes the snapshot file of a group and registers it.
+//!
+//! Parent: `shard-N` or `metadata`. It receives one snapshot at a time from its replica and answers when the file is
+//! durable under its name. A restart loses the work at hand, which the replica gives out again when told that a new
+//! life of the snapshotter is there.
+
+use std::sync::Arc;
+
+use millpond::id::{ReplicaId, ShardId};
+use millpond::storage::segment::SegmentMeta;
+
+use crate::env::{Env, Lane};
+use crate::machine::SealWork;
+use crate::replica::ReplicaMessage;
+use crate::supervision::{Actor, ActorError, Address, Own};
+
+/// What a snapshotter does.
+#[derive(Debug)]
+pub enum SnapshotterMessage {
+    /// Write the snapshot of this seal.
+    Write {
+        /// What was cut.
+        work: Arc<SealWork>,
+        /// Every segment of the shard, the one of this seal included; empty for the metadata group.
+        manifest: Vec<SegmentMeta>,
+        /// The voters of the group as of the seal.
+        voters: Vec<ReplicaId>,
+        /// The life of the replica that waits.
+        reply: Own<ReplicaMessage>,
+    },
+}
+
+/// Runs one snapshotter.
+#[derive(Debug)]
+pub struct Snapshotter;
+
+/// What a snapshotter starts with.
+#[derive(Debug)]
+pub struct SnapshotterArguments {
+    /// The group.
+    pub shard: ShardId,
+    /// Its replica.
+    pub replica: Address<ReplicaMessage>,
+    /// Disk and threads.
+    pub env: Env,
+}
+
+impl Actor for Snapshotter {
+    type Message = SnapshotterMessage;
+    type Arguments = SnapshotterArguments;
+    type State = SnapshotterArguments;
+
+    async fn pre_start(
+        &self,
+        _: &Own<SnapshotterMessage>,
+        arguments: SnapshotterArguments,
+    ) -> Result<SnapshotterArguments, ActorError> {
+        // A replica that is not there yet gives its work out when it has some.
+        let _ = arguments.replica.cast(ReplicaMessage::CarryOnSealing);
+        Ok(arguments)
+    }
+
+    async fn handle(
+        &self,
+        myself: &Own<SnapshotterMessage>,
+        message: SnapshotterMessage,
+        state: &mut SnapshotterArguments,
+    ) -> Result<(), ActorError> {
+        let SnapshotterMessage::Write { work, manifest, voters, reply } = message;
+        myself.detail("snapshot through", work.through());
+        let disk = Arc::clone(&state.env.disk);
+        let shard = state.shard;
+        let job = move || {
+            let through = work.through();
+            let outcome = work.write_snapshot(&disk, shard, manifest, &voters).map_err(|error| error.to_string());
+            // A replica that is gone reads its snapshot anew.
+            let _ = reply.cast(ReplicaMessage::SnapshotWritten { through, outcome });
+        };
+        state.env.blocking.run(Lane::Work, Box::new(job));
+        Ok(())
+    }
+}

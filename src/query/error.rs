@@ -1,0 +1,214 @@
+//! What can go wrong with a query, from its first character to its answer.
+//!
+//! The errors travel between nodes, so they are plain data; a node never sees another's types behind them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::class::Class;
+use crate::id::ShardId;
+
+/// What the parser refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ParseCause {
+    /// Something else should stand here.
+    #[error("syntax error: expected {expected}, found {found}")]
+    Expected {
+        /// What would have been understood.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A character that starts nothing.
+    #[error("syntax error: unexpected character {0:?}")]
+    Character(char),
+    /// A string without its closing quote.
+    #[error("syntax error: the string that starts here is not closed")]
+    OpenString,
+    /// A backslash sequence that LogQL does not know.
+    #[error(
+        "syntax error: unknown escape in a string; \\n \\r \\t \\\\ \\\" \\' \\xHH \\uHHHH \\UHHHHHHHH \\NNN are known"
+    )]
+    Escape,
+    /// A number that is none, or not finite.
+    #[error("syntax error: {0:?} is not a number")]
+    Number(String),
+    /// A duration that is none, zero, or too long.
+    #[error("syntax error: {0:?} is not a duration above zero, such as 5m or 1h30m")]
+    Duration(String),
+    /// A part of LogQL that this version does not run.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// A selector that would match streams without any of its labels.
+    #[error(
+        "queries require at least one regexp or equality matcher that does not have an empty-compatible value. \
+         For instance, app=~\".*\" does not meet this requirement, but app=~\".+\" will"
+    )]
+    EmptySelector,
+    /// A regular expression that does not compile, or compiles to too much.
+    #[error("error parsing regexp {pattern:?}: {why}")]
+    Regex {
+        /// The expression.
+        pattern: String,
+        /// What the compiler said.
+        why: String,
+    },
+    /// More of something than a query may hold.
+    #[error("too many {what}: at most {max} in one query")]
+    TooMany {
+        /// What there is too much of.
+        what: String,
+        /// The bound.
+        max: usize,
+    },
+    /// The whole text is too long.
+    #[error("the query has {bytes} bytes, at most {max} are read")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum QueryError {
+    /// The text is not LogQL that this version runs.
+    #[error("parse error at line {line}, col {column}: {cause}")]
+    Parse {
+        /// Line, from 1.
+        line: u32,
+        /// Column in characters, from 1.
+        column: u32,
+        /// What is wrong there.
+        cause: ParseCause,
+    },
+    /// A parameter beside the query.
+    #[error("invalid {name}: {value:?}; expected {expected}")]
+    Parameter {
+        /// The parameter.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What would have been understood.
+        expected: String,
+    },
+    /// A log query where only a metric query has a meaning.
+    #[error("log queries are not supported as an instant query type, please change your query to a range query type")]
+    LogsAtInstant,
+    /// Start and step ask for too many points.
+    #[error(
+        "exceeded maximum resolution of {max} points per time series: {points} asked for. \
+         Try increasing the value of the step parameter"
+    )]
+    TooManyPoints {
+        /// Points asked for.
+        points: u64,
+        /// The bound.
+        max: usize,
+    },
+    /// The limit is above what one answer may hold.
+    #[error("max entries limit per query exceeded, limit > max_entries_limit ({limit} > {max})")]
+    TooManyRecords {
+        /// The limit asked for.
+        limit: u64,
+        /// The bound.
+        max: usize,
+    },
+    /// More series than one answer may hold.
+    #[error(
+        "maximum number of series ({max}) reached for a single query; consider reducing query cardinality by adding \
+         more specific stream selectors, reducing the time range, or aggregating results with functions like sum"
+    )]
+    TooManySeries {
+        /// The bound.
+        max: usize,
+    },
+    /// The query would hold more memory than one query may.
+    #[error("the query needs more than {max} bytes of memory; narrow its time range, selector or limit")]
+    Memory {
+        /// The bound.
+        max: usize,
+    },
+    /// The part of the answer from one shard does not fit one message between nodes.
+    #[error("the answer of {shard} has {bytes} bytes, at most {max}; use a larger step or fewer series")]
+    AnswerTooLarge {
+        /// The shard.
+        shard: ShardId,
+        /// Its encoded size.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Stored records failed their checksum; another replica may have them whole.
+    #[error("data loss in {shard}: {what}")]
+    Damaged {
+        /// The shard.
+        shard: ShardId,
+        /// File, position and range, as storage said.
+        what: String,
+    },
+    /// Stored records could not be read.
+    #[error("{shard} could not be read: {what}")]
+    Storage {
+        /// The shard.
+        shard: ShardId,
+        /// What storage said.
+        what: String,
+    },
+    /// Bytes from another node that are no request or partial answer of this version.
+    #[error("a node sent a {what} that this version cannot read (version byte {version:?}): {why}")]
+    Codec {
+        /// Request or partial.
+        what: String,
+        /// Its first byte.
+        version: Option<u8>,
+        /// What the decoder said.
+        why: String,
+    },
+    /// A shard did not answer.
+    #[error("{shard} is unavailable: {why}")]
+    Unavailable {
+        /// The shard.
+        shard: ShardId,
+        /// What was tried.
+        why: String,
+    },
+    /// The node runs and queues as many queries as it may.
+    #[error("too many queries: {running} run and {queued} wait on this node; send the query again later")]
+    Busy {
+        /// Queries that run.
+        running: usize,
+        /// Queries that wait.
+        queued: usize,
+    },
+    /// The query ran out of time.
+    #[error("the query did not finish within its deadline; narrow its time range or selector")]
+    Deadline,
+    /// Nobody waits for the answer any more.
+    #[error("the query was cancelled")]
+    Cancelled,
+}
+
+impl QueryError {
+    /// What the caller can do.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Parse { .. }
+            | Self::Parameter { .. }
+            | Self::LogsAtInstant
+            | Self::TooManyPoints { .. }
+            | Self::TooManyRecords { .. }
+            | Self::TooManySeries { .. }
+            | Self::Memory { .. }
+            | Self::AnswerTooLarge { .. } => Class::Refuse,
+            Self::Storage { .. }
+            | Self::Unavailable { .. }
+            | Self::Busy { .. }
+            | Self::Deadline
+            | Self::Cancelled
+            | Self::Codec { .. } => Class::Retry,
+            Self::Damaged { .. } => Class::Fatal,
+        }
+    }
+}

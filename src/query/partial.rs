@@ -1,0 +1,125 @@
+//! What one shard found: plain data that travels to the node that merges.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::QueryError;
+use super::plan::{decode, encode};
+use crate::id::ShardId;
+use crate::label::Labels;
+use crate::limits::PARTIAL_BYTES_MAX;
+
+/// Labels between nodes: name and value, sorted by name.
+pub type Pairs = Vec<(String, String)>;
+
+/// Labels as they travel.
+pub(super) fn pairs(labels: &Labels) -> Pairs {
+    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// A record that passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundRecord {
+    /// Its stream, as a position in the list beside.
+    pub stream: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// Its time in nanoseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// Its line.
+    pub line: String,
+    /// Its metadata, in the order it was sent.
+    pub metadata: Pairs,
+}
+
+/// A stream of found records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundStream {
+    /// Whose it is.
+    pub tenant: String,
+    /// Its labels.
+    pub labels: Pairs,
+}
+
+/// Records with the streams they belong to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundRecords {
+    /// Each once.
+    pub streams: Vec<FoundStream>,
+    /// In the order that was asked for.
+    pub records: Vec<FoundRecord>,
+    /// Whether the shard holds no further record that passes, limit aside; where it does, go on after the last one.
+    pub complete: bool,
+    /// For records by offset: where to go on. Every record before it that passes was found.
+    pub next: u64,
+}
+
+/// One series of counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountSeries {
+    /// What tells it apart.
+    pub labels: Pairs,
+    /// Point and count, ascending; points without a record are left out.
+    pub points: Vec<(u32, u64)>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Found {
+    /// Records.
+    Records(FoundRecords),
+    /// Counts per series, sorted by labels.
+    Counts(Vec<CountSeries>),
+    /// Names or values.
+    Texts(BTreeSet<String>),
+    /// Label sets.
+    Series(BTreeSet<Pairs>),
+}
+
+/// What a shard looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Records whose time and stream fitted.
+    pub records: u64,
+    /// Raw bytes of the blocks they are in.
+    pub bytes: u64,
+    /// Blocks and batches that were read.
+    pub chunks: u64,
+}
+
+/// The answer of one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// Who answers.
+    pub shard: ShardId,
+    /// The first offset the shard had not given out: every record below was looked at.
+    pub end: u64,
+    /// What was looked at.
+    pub seen: Seen,
+    /// What was found.
+    pub found: Found,
+}
+
+impl Partial {
+    /// Its bytes between nodes; `QueryError::AnswerTooLarge` where they do not fit one message.
+    pub fn encode(&self) -> Result<Vec<u8>, QueryError> {
+        let bytes = encode(self);
+        if bytes.len() > PARTIAL_BYTES_MAX {
+            return Err(QueryError::AnswerTooLarge { shard: self.shard, bytes: bytes.len(), max: PARTIAL_BYTES_MAX });
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what another node encoded; `QueryError::Codec` where the bytes are no partial answer of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, QueryError> {
+        let partial: Self = decode("partial answer", bytes)?;
+        if let Found::Records(found) = &partial.found
+            && found.records.iter().any(|record| record.stream as usize >= found.streams.len())
+        {
+            let why = "a record of no stream".to_owned();
+            return Err(QueryError::Codec { what: "partial answer".to_owned(), version: bytes.first().copied(), why });
+        }
+        Ok(partial)
+    }
+}

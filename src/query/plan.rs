@@ -1,0 +1,334 @@
+//! What a query asks of every shard: the text with its parameters becomes a [`Query`], checked against the bounds of
+//! one answer, and a query becomes [`ShardRequest`]s.
+//!
+//! Times are nanoseconds since the Unix epoch. Log queries see [start, end); the window of a metric query at time t is
+//! (t - window, t]. This file does not know which shards there are.
+//!
+//! On the wire a request and a [`Partial`](super::partial::Partial) are one version byte, now 1, and the value in
+//! MessagePack, structures as arrays.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::ast::{AggregateOp, Expr, Grouping, LogExpr, Matcher, MetricExpr, RangeExpr};
+use super::error::QueryError;
+use super::parser;
+use crate::limits::{POINTS_MAX, QUERY_RANGES_MAX, RECORDS_PER_ANSWER};
+
+const VERSION: u8 = 1;
+const SECOND: i64 = 1_000_000_000;
+/// Points of a range query without a step.
+const DEFAULT_POINTS: i64 = 250;
+
+/// Which records come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// The oldest.
+    Forward,
+    /// The newest.
+    #[default]
+    Backward,
+}
+
+/// Parameters of a range query beside its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RangeParameters {
+    /// The beginning.
+    pub start: i64,
+    /// The end.
+    pub end: i64,
+    /// Time between points; by default a 250th of the range, at least a second.
+    pub step: Option<i64>,
+    /// Most records of the answer.
+    pub limit: Option<u64>,
+    /// Which records come first.
+    pub direction: Direction,
+}
+
+/// Records in [start, end) that pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Which.
+    pub logs: LogExpr,
+    /// The beginning, included.
+    pub start: i64,
+    /// The end, not included.
+    pub end: i64,
+    /// Most records of the answer.
+    pub limit: u32,
+    /// Which come first, and so which are left out past the limit.
+    pub direction: Direction,
+    /// Only records that come after this timestamp and offset in the direction: how an answer that was cut goes on.
+    pub after: Option<(i64, u64)>,
+}
+
+/// The points of a metric query: `start`, `start + step` and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Points {
+    /// The first.
+    pub start: i64,
+    /// Between two, above zero.
+    pub step: i64,
+    /// How many, above zero.
+    pub count: u32,
+}
+
+impl Points {
+    /// The time of one.
+    pub fn at(&self, point: u32) -> i64 {
+        self.start.saturating_add(self.step.saturating_mul(i64::from(point)))
+    }
+
+    /// Whether there is one, not too many, and none is out of range.
+    fn are_sound(&self) -> bool {
+        let steps = self.step.checked_mul(i64::from(self.count) - 1);
+        let known = self.step > 0 && self.count > 0 && self.count as usize <= POINTS_MAX;
+        known && steps.is_some_and(|steps| self.start.checked_add(steps).is_some())
+    }
+
+    /// The last one's time.
+    pub fn end(&self) -> i64 {
+        self.at(self.count - 1)
+    }
+}
+
+/// Numbers over time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricQuery {
+    /// Of what.
+    pub expr: MetricExpr,
+    /// When.
+    pub points: Points,
+    /// Whether the one point is asked for as such.
+    pub instant: bool,
+}
+
+/// Counts of the records in sliding windows, per series.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountQuery {
+    /// Which records.
+    pub logs: LogExpr,
+    /// Whether to count bytes of lines rather than records.
+    pub bytes: bool,
+    /// The window, above zero.
+    pub window: i64,
+    /// When.
+    pub points: Points,
+    /// What tells series apart; `None`: every label and metadata field.
+    pub grouping: Option<Grouping>,
+}
+
+/// What is asked of the streams alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamsWant {
+    /// The names of labels.
+    Names,
+    /// The values of one label.
+    Values(String),
+    /// The label sets.
+    Series,
+}
+
+/// Streams with records in [start, end), as far as block summaries tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamsQuery {
+    /// What of them.
+    pub want: StreamsWant,
+    /// Any of these selectors; none: all streams.
+    pub selectors: Vec<Vec<Matcher>>,
+    /// The beginning.
+    pub start: i64,
+    /// The end.
+    pub end: i64,
+}
+
+/// Records in order of their offsets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetQuery {
+    /// Which records; `None`: every one.
+    pub logs: Option<LogExpr>,
+    /// The first offset to look at.
+    pub from: u64,
+    /// Most records to answer with.
+    pub limit: u32,
+}
+
+/// What is asked of one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Want {
+    /// Records by time.
+    Records(LogQuery),
+    /// Counts over time.
+    Counts(CountQuery),
+    /// Labels and series.
+    Streams(StreamsQuery),
+    /// Records by offset.
+    Offsets(OffsetQuery),
+}
+
+/// A request to one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRequest {
+    /// Whose records; `None`: everyone's, for the operator and for repair.
+    pub tenant: Option<String>,
+    /// What.
+    pub want: Want,
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    rmp_serde::encode::write(&mut bytes, value).expect("plain data into memory");
+    bytes
+}
+
+pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, QueryError> {
+    let version = bytes.first().copied();
+    let codec = |why: String| QueryError::Codec { what: what.to_owned(), version, why };
+    if version != Some(VERSION) {
+        return Err(codec(format!("this node reads version {VERSION}")));
+    }
+    rmp_serde::from_slice(&bytes[1..]).map_err(|error| codec(error.to_string()))
+}
+
+impl ShardRequest {
+    /// Its bytes between nodes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads what another node encoded; `QueryError::Codec` where the bytes are no request of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, QueryError> {
+        let request: Self = decode("request", bytes)?;
+        if let Want::Counts(CountQuery { window, points, .. }) = &request.want
+            && (*window <= 0 || !points.are_sound())
+        {
+            let why = "window, step and points out of range".to_owned();
+            return Err(QueryError::Codec { what: "request".to_owned(), version: Some(VERSION), why });
+        }
+        Ok(request)
+    }
+}
+
+/// A query with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// Records.
+    Logs(LogQuery),
+    /// Numbers.
+    Metric(MetricQuery),
+    /// Labels and series.
+    Streams(StreamsQuery),
+}
+
+fn parameter(name: &str, value: impl ToString, expected: &str) -> QueryError {
+    QueryError::Parameter { name: name.to_owned(), value: value.to_string(), expected: expected.to_owned() }
+}
+
+/// A limit parameter within the bounds of one answer.
+pub fn limit(asked: Option<u64>) -> Result<u32, QueryError> {
+    let (default, most) = RECORDS_PER_ANSWER;
+    let limit = asked.unwrap_or(default as u64);
+    if limit == 0 {
+        return Err(parameter("limit", limit, "a number above zero"));
+    }
+    if limit > most as u64 {
+        return Err(QueryError::TooManyRecords { limit, max: most });
+    }
+    Ok(u32::try_from(limit).expect("at most RECORDS_PER_ANSWER"))
+}
+
+impl Query {
+    /// A query over a range: `/query_range`.
+    pub fn range(text: &str, parameters: RangeParameters) -> Result<Self, QueryError> {
+        let RangeParameters { start, end, step, direction, .. } = parameters;
+        if end < start {
+            return Err(parameter("end", end, "a time not before start"));
+        }
+        match parser::parse(text)? {
+            Expr::Logs(logs) => {
+                let limit = limit(parameters.limit)?;
+                Ok(Self::Logs(LogQuery { logs, start, end, limit, direction, after: None }))
+            }
+            Expr::Metric(expr) => {
+                let range = end.checked_sub(start).ok_or(parameter("start", start, "a time nearer to end"))?;
+                let step = step.unwrap_or((range / DEFAULT_POINTS / SECOND * SECOND).max(SECOND));
+                if step <= 0 {
+                    return Err(parameter("step", step, "a duration above zero"));
+                }
+                let count = range / step + 1;
+                if count > POINTS_MAX as i64 {
+                    return Err(QueryError::TooManyPoints { points: count.cast_unsigned(), max: POINTS_MAX });
+                }
+                let points = Points { start, step, count: u32::try_from(count).expect("at most POINTS_MAX") };
+                Self::metric(MetricQuery { expr, points, instant: false })
+            }
+        }
+    }
+
+    /// A query at one time: `/query`. Records at one time have no meaning and are refused.
+    pub fn instant(text: &str, time: i64) -> Result<Self, QueryError> {
+        match parser::parse(text)? {
+            Expr::Logs(_) => Err(QueryError::LogsAtInstant),
+            Expr::Metric(expr) => {
+                let points = Points { start: time, step: SECOND, count: 1 };
+                Self::metric(MetricQuery { expr, points, instant: true })
+            }
+        }
+    }
+
+    fn metric(query: MetricQuery) -> Result<Self, QueryError> {
+        let ranges = query.counts().len();
+        if ranges > QUERY_RANGES_MAX {
+            return Err(parameter("query", format!("{ranges} range expressions"), "fewer of them"));
+        }
+        Ok(Self::Metric(query))
+    }
+
+    /// What names, values or series there are; each text of `selectors` is a stream selector.
+    pub fn streams(want: StreamsWant, selectors: &[&str], start: i64, end: i64) -> Result<Self, QueryError> {
+        let selectors = selectors.iter().map(|text| parser::parse_selector(text)).collect::<Result<_, _>>()?;
+        Ok(Self::Streams(StreamsQuery { want, selectors, start, end }))
+    }
+
+    /// What every shard is asked; its answers go to `Gather::add` with the position in this list. Empty where the
+    /// query needs no record, as `vector(1)`.
+    pub fn requests(&self, tenant: &str) -> Vec<ShardRequest> {
+        let wants = match self {
+            Self::Logs(logs) => vec![Want::Records(logs.clone())],
+            Self::Metric(metric) => metric.counts().into_iter().map(Want::Counts).collect(),
+            Self::Streams(streams) => vec![Want::Streams(streams.clone())],
+        };
+        wants.into_iter().map(|want| ShardRequest { tenant: Some(tenant.to_owned()), want }).collect()
+    }
+}
+
+impl MetricQuery {
+    /// One count per range expression, from left to right. A sum directly above it is done by the shards already:
+    /// sums of sums are sums. The others need whole series, since a stream may live in several shards.
+    fn counts(&self) -> Vec<CountQuery> {
+        fn walk(expr: &MetricExpr, above: Option<&Grouping>, visit: &mut impl FnMut(&RangeExpr, Option<&Grouping>)) {
+            match expr {
+                MetricExpr::Number(_) | MetricExpr::Vector(_) => {}
+                MetricExpr::Range(range) => visit(range, above),
+                MetricExpr::Aggregate { op, grouping, inner } => {
+                    walk(inner, (*op == AggregateOp::Sum).then_some(grouping), visit);
+                }
+                MetricExpr::Binary { left, right, .. } => {
+                    walk(left, None, visit);
+                    walk(right, None, visit);
+                }
+            }
+        }
+        let mut counts = Vec::new();
+        walk(&self.expr, None, &mut |range, grouping| {
+            counts.push(CountQuery {
+                logs: range.logs.clone(),
+                bytes: range.op.counts_bytes(),
+                window: range.window,
+                points: self.points,
+                grouping: grouping.cloned(),
+            });
+        });
+        counts
+    }
+}
