@@ -13,7 +13,7 @@ use millpond::entry::{Entry, Position, Recovered};
 use millpond::id::{Incarnation, Index, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::storage::error::StorageError;
-use millpond::storage::wal::{LogOp, Wal};
+use millpond::storage::wal::{LogOp, Space, Wal};
 use tokio::time::Instant;
 
 use crate::board::{Board, Room};
@@ -76,6 +76,8 @@ pub enum LogWriterMessage {
     },
     /// The log thread is back with the WAL.
     Committed(Box<Committed>),
+    /// Try again what the full disk had no room for.
+    Retry,
 }
 
 /// What the log thread brings back.
@@ -90,6 +92,8 @@ pub struct Committed {
 struct Group {
     bytes: u64,
     tellings: Vec<(Own<ReplicaMessage>, ShardId, Incarnation, Telling)>,
+    /// What the full disk had no room for, and what comes after it in the same logs.
+    deferred: Vec<LogWriterMessage>,
     pinning: Vec<ShardId>,
     wal_bytes: u64,
     over: bool,
@@ -123,6 +127,8 @@ pub struct LogWriterState {
     /// `None` while the log thread has it.
     wal: Option<Wal>,
     waiting: VecDeque<LogWriterMessage>,
+    /// What the full disk had no room for; tried again while consensus goes on.
+    deferred: VecDeque<LogWriterMessage>,
     newest: BTreeMap<ShardId, Incarnation>,
     env: Env,
     board: Board,
@@ -140,8 +146,8 @@ impl Actor for LogWriter {
         arguments: LogWriterArguments,
     ) -> Result<LogWriterState, ActorError> {
         let LogWriterArguments { wal, env, board, metrics } = arguments;
-        let (waiting, newest) = (VecDeque::new(), BTreeMap::new());
-        Ok(LogWriterState { wal: Some(wal), waiting, newest, env, board, metrics })
+        let (waiting, deferred, newest) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
+        Ok(LogWriterState { wal: Some(wal), waiting, deferred, newest, env, board, metrics })
     }
 
     async fn handle(
@@ -158,7 +164,11 @@ impl Actor for LogWriter {
 impl LogWriterState {
     fn advance(&mut self, myself: &Own<LogWriterMessage>, message: LogWriterMessage) {
         match message {
-            LogWriterMessage::Committed(committed) => self.committed(*committed),
+            LogWriterMessage::Committed(committed) => self.committed(myself, *committed),
+            LogWriterMessage::Retry => {
+                self.deferred.append(&mut self.waiting);
+                self.waiting = std::mem::take(&mut self.deferred);
+            }
             LogWriterMessage::Open { shard, incarnation, .. } => {
                 self.newest.insert(shard, incarnation);
                 self.waiting.push_back(message);
@@ -194,9 +204,14 @@ impl LogWriterState {
                 break;
             }
             bytes += size;
-            if !self.is_stale(&message) {
-                group.push(message);
+            if self.is_stale(&message) {
+                continue;
             }
+            if shard_of(&message).is_some_and(|shard| self.deferred.iter().any(|held| shard_of(held) == Some(shard))) {
+                self.deferred.push_back(message);
+                continue;
+            }
+            group.push(message);
         }
         group
     }
@@ -212,11 +227,12 @@ impl LogWriterState {
             }
             LogWriterMessage::Trim { .. }
             | LogWriterMessage::Read { .. }
-            | LogWriterMessage::Committed(_) => false,
+            | LogWriterMessage::Committed(_)
+            | LogWriterMessage::Retry => false,
         }
     }
 
-    fn committed(&mut self, committed: Committed) {
+    fn committed(&mut self, myself: &Own<LogWriterMessage>, committed: Committed) {
         let group = match committed.outcome {
             Ok(group) => group,
             Err(error) => {
@@ -238,6 +254,11 @@ impl LogWriterState {
             // A replica that is gone is started again and opens the log anew.
             let _ = replica.cast(message);
         }
+        if !group.deferred.is_empty() {
+            tracing::warn!(entries = group.deferred.len(), "the disk is full: what is not vital waits for room");
+            self.deferred.extend(group.deferred);
+            drop(myself.cast_after(limits::DISK_FULL_RETRY, LogWriterMessage::Retry));
+        }
         for shard in group.pinning {
             if let Some(replica) = self.board.replica(shard) {
                 let _ = replica.cast(ReplicaMessage::Seal { let_go: group.over });
@@ -246,6 +267,15 @@ impl LogWriterState {
         if let Some(room) = group.room {
             self.board.room().send_if_modified(|current| std::mem::replace(current, room) != room);
         }
+    }
+}
+
+fn shard_of(message: &LogWriterMessage) -> Option<ShardId> {
+    match message {
+        LogWriterMessage::Persist { shard, .. }
+        | LogWriterMessage::Open { shard, .. }
+        | LogWriterMessage::Trim { shard, .. } => Some(*shard),
+        LogWriterMessage::Read { .. } | LogWriterMessage::Committed(_) | LogWriterMessage::Retry => None,
     }
 }
 
@@ -264,10 +294,22 @@ fn commit(wal: &mut Wal, messages: Vec<LogWriterMessage>) -> Result<Group, Stora
     let mut group = Group::default();
     let mut persisted = Vec::new();
     for message in messages {
+        if shard_of(&message).is_some_and(|shard| group.deferred.iter().any(|held| shard_of(held) == Some(shard))) {
+            group.deferred.push(message);
+            continue;
+        }
         match message {
             LogWriterMessage::Persist { shard, replica, incarnation, number, op, reply } => {
-                wal.append(shard, replica, op)?;
-                persisted.push((reply, shard, incarnation, Telling::Persisted(number)));
+                match wal.append(shard, replica, op.clone()) {
+                    Err(StorageError::Full { .. }) => {
+                        let again = LogWriterMessage::Persist { shard, replica, incarnation, number, op, reply };
+                        group.deferred.push(again);
+                    }
+                    outcome => {
+                        outcome?;
+                        persisted.push((reply, shard, incarnation, Telling::Persisted(number)));
+                    }
+                }
             }
             LogWriterMessage::Trim { shard, replica, through } => {
                 wal.append(shard, replica, LogOp::Trim { through })?;
@@ -279,17 +321,25 @@ fn commit(wal: &mut Wal, messages: Vec<LogWriterMessage>) -> Result<Group, Stora
             }
             LogWriterMessage::Read { shard, from, through, bytes_max, number, reply } => {
                 let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-                let entries = wal.read(shard, from, Index(through.0 + 1), bytes_max)?;
+                // A log that no longer holds them answers with none: the follower then needs a snapshot.
+                let entries = match wal.read(shard, from, Index(through.0 + 1), bytes_max) {
+                    Err(StorageError::NotHeld { .. }) => Vec::new(),
+                    outcome => outcome?,
+                };
                 group.tellings.push((reply, shard, Incarnation(u64::MAX), Telling::Fetched(number, entries)));
             }
-            LogWriterMessage::Committed(_) => unreachable!("handled before grouping"),
+            LogWriterMessage::Committed(_) | LogWriterMessage::Retry => unreachable!("handled before grouping"),
         }
     }
     group.bytes += wal.flush()?.bytes;
     group.tellings.append(&mut persisted);
     let tended = wal.tend()?;
     group.pinning = tended.pinning;
+    group.over = tended.over;
     group.wal_bytes = wal.bytes();
+    group.room = Some(match wal.space() {
+        Space::Ample => Room::Ample,
+        Space::ReserveOnly => Room::ReserveOnly,
+    });
     Ok(group)
 }
-

@@ -95,7 +95,7 @@ impl ShardsState {
     fn relieve_memory(&self) {
         let standings = self.site.board.standings();
         let total: u64 = standings.iter().map(|standing| standing.head_bytes).sum();
-        if total <= self.site.config.head_bytes_max {
+        if total <= self.site.config.node.limits.head_bytes_max.0 {
             return;
         }
         let led = standings.iter().filter(|standing| standing.leader == Some(self.site.env.node));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millpond::config::Resolved;
+use millpond::config::Config;
 
 use crate::board::Board;
 use crate::env::Env;
@@ -16,7 +16,7 @@ use crate::tree::TreeHandle;
 #[derive(Clone, Debug)]
 pub struct Site {
     /// What the operator chose.
-    pub config: Arc<Resolved>,
+    pub config: Arc<Config>,
     /// Clock, randomness, disk, peers, threads.
     pub env: Env,
     /// Where actors are seen.

@@ -27,6 +27,18 @@ pub const LABEL_NAME_BYTES_MAX: usize = KIB;
 pub const LABEL_VALUE_BYTES_MAX: usize = 2 * KIB;
 /// Structured metadata fields of one record.
 pub const METADATA_FIELDS_MAX: usize = 128;
+/// Names and values of one record's metadata together, so that a record always fits a sub-batch.
+pub const METADATA_BYTES_MAX: usize = 64 * KIB;
+/// Records of one request, refused ones too; 413 above. A record of no bytes costs two on the wire and a hundred here.
+pub const REQUEST_RECORDS_MAX: usize = MIB;
+/// Streams of one request; 413 above. Labels cost far more in memory than on the wire.
+pub const REQUEST_STREAMS_MAX: usize = 32 * KIB;
+/// Metadata fields of all records of one request; 413 above, for the same reason.
+pub const REQUEST_FIELDS_MAX: usize = 2 * MIB;
+/// A zstd body's window, as a power of two: 8 MiB, which every level but the ultra ones stays within.
+pub const REQUEST_ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// First bytes of a line in which a level is looked for.
+pub const LEVEL_SCAN_BYTES: usize = 512;
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// A tenant's name in bytes.
@@ -91,6 +103,28 @@ pub const APPEND_BYTES_MAX: u64 = 512 * KIB as u64;
 pub const READS_WAITING_MAX: usize = 1_024;
 /// Proposals waiting in one replica.
 pub const PROPOSALS_WAITING_MAX: usize = 1_024;
+/// Entries in one append, so that many tiny ones cannot swell when they are decoded.
+pub const APPEND_ENTRIES_MAX: usize = 4_096;
+/// Entry bytes handed over in one `Apply`, so that a long tail arrives in pieces.
+pub const APPLY_BYTES_MAX: u64 = 2 * MIB as u64;
+/// Ticks after which a read that no majority answered is lost; the reader is told within `UNAVAILABLE_AFTER`.
+pub const READ_TICKS_MAX: u32 = 18;
+/// Fetches of old entries under way in one replica; a follower that waits for more is served by a later heartbeat.
+pub const FETCHES_WAITING_MAX: usize = 16;
+/// Ticks after which a fetch that was never answered may be asked for again.
+pub const FETCH_TICKS_MAX: u32 = 50;
+/// The context of a message: the name of a read round, or the mark of a leadership transfer.
+pub const MESSAGE_CONTEXT_BYTES_MAX: usize = 32;
+/// Messages of different groups in one batch to one peer.
+pub const MESSAGES_PER_BATCH_MAX: usize = 4_096;
+/// The highest term and index taken from a peer: no honest group gets there, and what is added to it never overflows.
+pub const LOG_NUMBER_MAX: u64 = 1 << 62;
+/// Voters of the metadata group; the other nodes learn.
+pub const METADATA_VOTERS_MAX: usize = 5;
+/// Leaderships moved at once to spread them again, so that a restart is not followed by a storm.
+pub const LEADER_TRANSFERS_MAX: usize = 4;
+/// A node's address as it is configured.
+pub const ADDRESS_BYTES_MAX: usize = 256;
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.
@@ -138,6 +172,8 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two looks of the placer at where leaders are.
+pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
 pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -149,8 +185,17 @@ pub const WAL_SEGMENT_BYTES: u64 = 64 * MIB as u64;
 pub const WAL_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// Preallocated, so that the WAL of Raft itself can go on while a full disk refuses ingest.
 pub const WAL_RESERVE_BYTES: u64 = 8 * MIB as u64;
+/// The wait before what a full disk had no room for is tried again.
+pub const DISK_FULL_RETRY: Duration = Duration::from_millis(500);
 /// Bytes that one group commit writes at most; the rest waits for the next.
 pub const WAL_GROUP_BYTES_MAX: usize = 8 * MIB;
+/// Live bytes in the oldest WAL segment up to which they are written again further on, so that it can be recycled; a
+/// sixty-fourth of a segment keeps write amplification below 1.02. Shards that hold more are sealed instead.
+pub const WAL_PIN_BYTES_MAX: u64 = MIB as u64;
+/// A change of one replica's log that may use the reserve: votes, empty entries, trims, configuration.
+pub const WAL_RESERVE_OP_BYTES_MAX: u64 = 4 * KIB as u64;
+/// Segment files kept for their next use; writing over old blocks spares the file system its own journal.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
 /// Head bytes of all shards of a node, raw; past it the fullest is sealed.
 pub const HEAD_BYTES_MAX: usize = 128 * MIB;
 /// Age, in shard time, at which a head is sealed although small.
@@ -218,6 +263,10 @@ pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 pub const QUERY_DEPTH_MAX: usize = 128;
 /// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
 pub const QUERY_REGEXES_MAX: usize = 16;
+/// Range expressions of one query, each of which scans every shard.
+pub const QUERY_RANGES_MAX: usize = 4;
+/// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
+pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.
@@ -229,20 +278,36 @@ pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
+const _: () = assert!(
+    LINE_BYTES_MAX
+        + METADATA_BYTES_MAX
+        + (LABELS_MAX + 1) * (LABEL_NAME_BYTES_MAX + LABEL_VALUE_BYTES_MAX + 2)
+        + 4 * KIB
+        < BATCH_RAW_BYTES_MAX
+);
+const _: () =
+    assert!(REQUEST_ZSTD_WINDOW_LOG_MAX < 32 && 1 << REQUEST_ZSTD_WINDOW_LOG_MAX <= REQUEST_INFLATED_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= LINK_CREDIT_BYTES);
 const _: () = assert!(2 * (FRAME_BYTES_MAX + FRAME_OVERHEAD_BYTES) <= LINK_CREDIT_BYTES);
 const _: () = assert!(HELLO_BYTES_MAX + REFUSAL_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_millis());
 const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
-const _: () = assert!(PARTIAL_BYTES + LINE_BYTES_MAX + METADATA_FIELDS_MAX * 3 * KIB < PARTIAL_BYTES_MAX);
+const _: () =
+    assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
+const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_MAX as usize + APPEND_ENTRIES_MAX * 32 < MESSAGE_BYTES_MAX);
+const _: () = assert!(READ_TICKS_MAX as u128 * TICK.as_millis() <= UNAVAILABLE_AFTER.as_millis());
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
 const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
 const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
 const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
+const _: () = assert!(WAL_RESERVE_BYTES >= 2 * WAL_PIN_BYTES_MAX);
+const _: () = assert!(WAL_RESERVE_OP_BYTES_MAX < ENTRY_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
 const _: () =
     assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);

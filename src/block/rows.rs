@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 pub use crate::record::{Stream, Summary};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::label::Labels;
 
 /// Which columns to decode beside streams, offsets and timestamps.
@@ -126,4 +128,74 @@ impl Rows {
             (&*metadata.names[name as usize], &metadata.values[start as usize..end as usize])
         })
     }
+
+    /// Only these rows, in this order.
+    pub(crate) fn pick(&self, picked: &[usize]) -> Self {
+        let lines = self.lines.as_ref().map(|_| {
+            let mut text = String::with_capacity(picked.iter().map(|row| self.line(*row).len()).sum());
+            let ends = picked.iter().map(|row| {
+                text.push_str(self.line(*row));
+                end(text.len())
+            });
+            (ends.collect(), text)
+        });
+        let metadata = self.metadata.as_ref().map(|all| {
+            let mut metadata = Metadata { names: all.names.clone(), ..Metadata::default() };
+            for row in picked.iter().filter(|_| !all.ends.is_empty()) {
+                let start = if *row == 0 { 0 } else { all.ends[row - 1] };
+                let fields = &all.fields[start as usize..all.ends[*row] as usize];
+                for ((name, _), (_, value)) in fields.iter().zip(self.metadata(*row)) {
+                    metadata.values.push_str(value);
+                    metadata.fields.push((*name, end(metadata.values.len())));
+                }
+                metadata.ends.push(end(metadata.fields.len()));
+            }
+            metadata
+        });
+        Self {
+            streams: self.streams.clone(),
+            stream: picked.iter().map(|row| self.stream[*row]).collect(),
+            offset: picked.iter().map(|row| self.offset[*row]).collect(),
+            timestamp: picked.iter().map(|row| self.timestamp[*row]).collect(),
+            lines,
+            metadata,
+        }
+    }
+
+    /// The wrapping sum over the rows of xxh3-128 of: xxh3-128 of the stream's stored form, u64 offset, i64
+    /// timestamp, u32 length and bytes of the line, and of each metadata field u32 length and bytes of name and
+    /// value; little-endian. It does not depend on the order of rows.
+    ///
+    /// # Panics
+    /// Where lines or metadata were not in the projection.
+    pub fn digest(&self) -> u128 {
+        let mut bytes = Vec::new();
+        let streams: Vec<u128> = self
+            .streams
+            .iter()
+            .map(|stream| {
+                bytes.clear();
+                stream.encode_to(&mut bytes);
+                xxh3_128(&bytes)
+            })
+            .collect();
+        let mut sum = 0_u128;
+        for row in 0..self.len() {
+            bytes.clear();
+            bytes.extend_from_slice(&streams[self.stream[row] as usize].to_le_bytes());
+            bytes.extend_from_slice(&self.offset[row].to_le_bytes());
+            bytes.extend_from_slice(&self.timestamp[row].to_le_bytes());
+            let fields = self.metadata(row).flat_map(|(name, value)| [name, value]);
+            for text in std::iter::once(self.line(row)).chain(fields) {
+                bytes.extend_from_slice(&end(text.len()).to_le_bytes());
+                bytes.extend_from_slice(text.as_bytes());
+            }
+            sum = sum.wrapping_add(xxh3_128(&bytes));
+        }
+        sum
+    }
+}
+
+fn end(len: usize) -> u32 {
+    u32::try_from(len).expect("bounded by BLOCK_INFLATED_BYTES_MAX")
 }

@@ -1,1 +1,311 @@
-//! consensus
+//! Agreement on one order of entries in a group of replicas: events in, effects out.
+//!
+//! This is the one place that knows raft-rs. [`Replica::step`] takes one [`Event`] and appends the [`Effect`]s that
+//! the caller must carry out, in their order; an effect never steps the replica, its outcome comes back as an event.
+//! Time is counted in ticks, election timeouts come from a seed, so the same events give the same effects.
+//!
+//! What it does not know: how entries reach a disk (`storage` does, it is told [`Effect::Persist`] and answers
+//! [`Event::Persisted`]), what a payload means, and which node a replica lives on.
+//!
+//! The members of a group are fixed when its replicas are created.
+//!
+//! Watermarks, always: `trimmed <= evicted <= applied <= committed <= last`, and `applied <= persisted <= last`.
+//! Entries through `trimmed` are gone; those through `evicted` are only on the disk; the rest is in memory.
+
+mod guard;
+mod log;
+mod message;
+mod reads;
+mod replica;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use crate::class::Class;
+use crate::entry::{Entry, EntryKind, HardState, Position};
+use crate::id::{Index, ReplicaId, ShardId, Term};
+
+pub use message::{Message, MessageKind, decode_many, encode_many};
+pub use replica::{Knobs, PeerState, PeerStatus, Replica, ReplicaOptions, ReplicaStatus};
+
+/// What happened, from the caller's side.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// One tick of the logical clock has passed.
+    Tick,
+    /// A message of another replica of the group arrived.
+    Receive(Message),
+    /// Somebody wants a payload in the log. Answered by exactly one of a committed entry that carries the ticket,
+    /// [`Effect::Refused`] and [`Effect::Abandoned`].
+    Propose {
+        /// The caller's name for the proposal, unique among those waiting.
+        ticket: u64,
+        /// The bytes; at least one, at most `ENTRY_BYTES_MAX`.
+        payload: Bytes,
+    },
+    /// The [`Effect::Persist`] of this number is durable. They come back in the order in which they were given out;
+    /// another order is a programmer error.
+    Persisted {
+        /// The effect's number.
+        number: u64,
+    },
+    /// The state machine holds everything through this index.
+    Applied {
+        /// An index given out by [`Effect::Apply`], not lower than before.
+        through: Index,
+    },
+    /// Somebody wants to read what is acknowledged by now. Answered by exactly one of [`Effect::ReadReady`] and
+    /// [`Effect::ReadLost`].
+    Read {
+        /// The caller's name for the read, unique among those waiting.
+        ticket: u64,
+    },
+    /// Hand leadership to another voter; ignored unless this replica leads.
+    Transfer {
+        /// Who shall lead.
+        to: ReplicaId,
+    },
+    /// Stand for election now instead of after a timeout; ignored unless this replica votes.
+    Campaign,
+    /// A snapshot through this index is durable: the log may forget everything up to it.
+    Trim {
+        /// At most the applied index.
+        through: Index,
+    },
+    /// Entries through this index need not stay in memory, the disk still has them.
+    Evict {
+        /// At most the applied index.
+        through: Index,
+    },
+    /// The answer to [`Effect::Fetch`].
+    Fetched {
+        /// The effect's number.
+        number: u64,
+        /// Entries from its `from` on, contiguous; empty if they could not be read.
+        entries: Vec<Entry>,
+    },
+    /// A message to this peer was certainly lost, or its link is down.
+    Unreachable {
+        /// The peer.
+        peer: ReplicaId,
+    },
+}
+
+/// What the caller must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Write to the log, in this order: hard state, truncation, entries. Then answer [`Event::Persisted`].
+    Persist {
+        /// Rises by at least one each time.
+        number: u64,
+        /// Forget every entry from this index on, before the new ones.
+        truncate_from: Option<Index>,
+        /// Contiguous; may be empty.
+        entries: Vec<Entry>,
+        /// The hard state, if it changed.
+        hard_state: Option<HardState>,
+    },
+    /// Send a message. It may be lost, repeated or reordered.
+    Send {
+        /// The replica it is for.
+        to: ReplicaId,
+        /// The message.
+        message: Message,
+    },
+    /// Apply these entries, which follow on those given before. Then say [`Event::Applied`].
+    Apply {
+        /// Contiguous, never empty.
+        entries: Vec<Committed>,
+    },
+    /// The proposal was certainly not appended; it is safe to try elsewhere.
+    Refused {
+        /// The proposal.
+        ticket: u64,
+        /// Why.
+        why: Refusal,
+    },
+    /// Leadership was lost before the proposal was known to be committed: it may or may not come to pass.
+    Abandoned {
+        /// The proposal.
+        ticket: u64,
+    },
+    /// The read may be answered as soon as the state machine has applied this index.
+    ReadReady {
+        /// The read.
+        ticket: u64,
+        /// The index to wait for.
+        index: Index,
+    },
+    /// The read cannot be answered here, or not in time.
+    ReadLost {
+        /// The read.
+        ticket: u64,
+        /// Why.
+        why: ReadLoss,
+    },
+    /// Role, term or known leader changed.
+    Role {
+        /// What this replica is now.
+        role: Role,
+        /// Its term.
+        term: Term,
+        /// Who leads in that term, if known; this replica itself if it leads.
+        leader: Option<ReplicaId>,
+    },
+    /// Read entries that are only on the disk, for a slow follower. Then say [`Event::Fetched`].
+    Fetch {
+        /// Names the fetch.
+        number: u64,
+        /// The first index.
+        from: Index,
+        /// The last index, included; fewer entries are fine.
+        through: Index,
+        /// Payload bytes at which to stop; at least one entry.
+        bytes_max: u64,
+    },
+    /// This follower needs entries that were trimmed: only a snapshot helps it. Said once until it is helped.
+    NeedsSnapshot {
+        /// The follower.
+        peer: ReplicaId,
+    },
+    /// The log was trimmed here: the disk may forget everything through it.
+    Trimmed {
+        /// The last entry that is gone.
+        position: Position,
+    },
+}
+
+/// A committed entry on its way to the state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its position.
+    pub index: Index,
+    /// The term in which it was proposed.
+    pub term: Term,
+    /// What the payload is for.
+    pub kind: EntryKind,
+    /// The proposed bytes; empty for a leader's first entry.
+    pub payload: Bytes,
+    /// The ticket, if it was proposed here, in this term.
+    pub ticket: Option<u64>,
+}
+
+/// Why a proposal was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This replica does not lead, or is handing leadership over.
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Too much waits to be committed.
+    Busy,
+    /// The payload is empty or larger than `ENTRY_BYTES_MAX`.
+    Size {
+        /// Its bytes.
+        bytes: usize,
+    },
+}
+
+/// Why a read got no index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadLoss {
+    /// This replica does not lead, or no longer.
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Too many reads wait.
+    Busy,
+    /// No majority answered within `READ_TICKS_MAX`.
+    Late,
+}
+
+/// What a replica is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It follows and never votes.
+    Learner,
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks whether an election would be won.
+    PreCandidate,
+    /// It stands for election.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+/// What can be wrong with what a replica is given. The replica is unchanged by an event that it refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    /// Bytes from a peer that are no message.
+    #[error("a message of {bytes} bytes cannot be decoded: {what}")]
+    Undecodable {
+        /// The length of the input.
+        bytes: usize,
+        /// What was found.
+        what: &'static str,
+        /// The decoder's own words, if it had any.
+        source: Option<rmp_serde::decode::Error>,
+    },
+    /// A message that no honest replica of this group sends to this one.
+    #[error("{shard} refuses a {kind:?} from replica {from}: {why}")]
+    Foreign {
+        /// The group.
+        shard: ShardId,
+        /// The claimed sender.
+        from: ReplicaId,
+        /// The message's kind.
+        kind: MessageKind,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// What was recovered cannot be the log of a replica.
+    #[error("the recovered log of {shard} is not usable at index {index}: {why}")]
+    Recovered {
+        /// The group.
+        shard: ShardId,
+        /// Where.
+        index: Index,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The entries read back for a follower are not those that were written.
+    #[error("{shard} read back entries that do not fit its log at index {index}; the log file is damaged")]
+    FetchedOther {
+        /// The group.
+        shard: ShardId,
+        /// Where.
+        index: Index,
+    },
+    /// The options contradict each other.
+    #[error("the options of {shard} are not usable: {why}")]
+    Options {
+        /// The group.
+        shard: ShardId,
+        /// What is wrong with them.
+        why: &'static str,
+    },
+    /// raft-rs would not start.
+    #[error("raft did not start for {shard}")]
+    Start {
+        /// The group.
+        shard: ShardId,
+        /// Its words.
+        source: raft::Error,
+    },
+}
+
+impl ConsensusError {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Undecodable { .. } | Self::Foreign { .. } => Class::Refuse,
+            Self::Recovered { .. } | Self::FetchedOther { .. } | Self::Options { .. } | Self::Start { .. } => {
+                Class::Fatal
+            }
+        }
+    }
+}

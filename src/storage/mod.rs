@@ -2,3 +2,7 @@
 //! seal, or which replica leads.
 
 pub mod disk;
+pub mod error;
+pub mod lossy;
+pub mod segment;
+pub mod wal;

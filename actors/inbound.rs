@@ -1,0 +1,98 @@
+//! What a node does with what its peers send: each message goes to the actor it is for, at once; nothing here waits.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use millpond::id::{Boot, NodeId, ShardId};
+use millpond::link::{Fault, FaultCode, Method};
+use tokio::sync::watch;
+
+use crate::append::AppendReply;
+use crate::links::{Answer, Inbound, PeerState};
+use crate::metadata::{Greeting, MetadataMessage};
+use crate::query::QueryGate;
+use crate::replica::ReplicaMessage;
+use crate::site::Site;
+use crate::supervision::Address;
+
+/// The node's own half of every link.
+#[derive(Debug)]
+pub struct Reception {
+    site: Site,
+    metadata: Address<MetadataMessage>,
+    greeting: watch::Receiver<Arc<Greeting>>,
+    query: QueryGate,
+}
+
+impl Reception {
+    /// A reception that passes on to these actors.
+    pub fn new(
+        site: Site,
+        metadata: Address<MetadataMessage>,
+        greeting: watch::Receiver<Arc<Greeting>>,
+        query: QueryGate,
+    ) -> Self {
+        Self { site, metadata, greeting, query }
+    }
+
+    /// An entry that another node forwards: the shard's number, then the command.
+    fn append(&self, mut body: Bytes, answer: Answer) {
+        if body.len() < 4 {
+            answer.send(Err(Fault::of(FaultCode::Malformed)));
+            return;
+        }
+        let shard = ShardId(body.get_u32_le());
+        // Dropped where no such replica runs here, the reply says that the outcome is unknown.
+        let reply = AppendReply::peer(answer);
+        if let Some(replica) = self.site.board.replica(shard) {
+            let _ = replica.cast(ReplicaMessage::Append { payload: body, reply });
+        }
+    }
+}
+
+impl Inbound for Reception {
+    fn raft(&self, _: NodeId, batch: Vec<(ShardId, Bytes)>) {
+        for (shard, message) in batch {
+            if let Some(replica) = self.site.board.replica(shard) {
+                // A replica that is not running is a replica that lost a message, which raft repairs.
+                let _ = replica.cast(ReplicaMessage::Receive(message));
+            }
+        }
+    }
+
+    fn call(&self, _: NodeId, method: Method, body: Bytes, answer: Answer) {
+        match method {
+            Method::Append => self.append(body, answer),
+            Method::Scan | Method::Records => self.query.serve_peer(body, answer),
+            Method::Tree => answer.send(encode(&self.site.tree.report())),
+            Method::Crash => answer.send(self.crash(&body)),
+            Method::Status => answer.send(encode(&self.site.board.standings())),
+        }
+    }
+
+    fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
+        let verdict = self.greeting.borrow().judge(from_claimed, &hello);
+        if let Ok(hello) = &verdict {
+            // The metadata actor restarts with what the next hello, a second later, tells it.
+            let _ = self.metadata.cast(MetadataMessage::Greeted(hello.clone()));
+        }
+        verdict.map(drop)
+    }
+
+    fn our_hello(&self) -> Bytes {
+        self.greeting.borrow().ours()
+    }
+
+    fn changed(&self, peer: NodeId, state: PeerState) {
+        tracing::info!(peer = peer.0, ?state, "link changed");
+        let _ = self.metadata.cast(MetadataMessage::LinkChanged { peer, connected: state == PeerState::Connected });
+    }
+
+    fn restarted(&self, peer: NodeId, boot: Boot) {
+        tracing::info!(peer = peer.0, boot = boot.0, "peer restarted");
+    }
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Result<Bytes, Fault> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|_| Fault::of(FaultCode::Malformed))
+}
