@@ -2,8 +2,8 @@
 
 pub mod env;
 pub mod input;
-pub mod listeners;
 pub mod links;
+pub mod listeners;
 pub mod load;
 pub mod local;
 pub mod metrics;
