@@ -2,10 +2,14 @@
 
 pub mod env;
 pub mod input;
+pub mod listeners;
 pub mod links;
 pub mod load;
 pub mod local;
+pub mod metrics;
 pub mod moment;
 pub mod observe;
+pub mod settings;
 pub mod supervision;
+pub mod telemetry;
 pub mod tree;

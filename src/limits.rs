@@ -172,6 +172,8 @@ pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two looks of the placer at where leaders are.
+pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
 pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -261,6 +263,10 @@ pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 pub const QUERY_DEPTH_MAX: usize = 128;
 /// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
 pub const QUERY_REGEXES_MAX: usize = 16;
+/// Range expressions of one query, each of which scans every shard.
+pub const QUERY_RANGES_MAX: usize = 4;
+/// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
+pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.
@@ -288,7 +294,8 @@ const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_mi
 const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
-const _: () = assert!(PARTIAL_BYTES + LINE_BYTES_MAX + METADATA_FIELDS_MAX * 3 * KIB < PARTIAL_BYTES_MAX);
+const _: () =
+    assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);

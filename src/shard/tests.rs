@@ -210,8 +210,8 @@ fn a_restored_shard_knows_keys_and_streams_and_gives_the_next_offset() {
 #[test]
 fn a_head_sealed_in_several_readings_holds_the_same_records_in_the_same_order() {
     let mut driven = Driven::new();
-    for key in 0..30_i32 {
-        let times = [i64::from(key) * 7 % 11, i64::from(key), -3];
+    for key in 0_i64..30 {
+        let times = [key * 7 % 11, key, -3];
         driven.store(&[sub(
             key.unsigned_abs().into(),
             0,

@@ -94,8 +94,7 @@ impl Change {
 struct Content {
     durable: Vec<u8>,
     current: Vec<u8>,
-    /// Each with whether a later sync can still make it durable: not after a sync of it failed.
-    changes: Vec<(Change, bool)>,
+    changes: Vec<Change>,
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +186,7 @@ impl State {
             return Err(io::ErrorKind::StorageFull.into());
         }
         change.apply(&mut content.current);
-        content.changes.push((change, true));
+        content.changes.push(change);
         Ok(())
     }
 
@@ -231,7 +230,7 @@ impl LossyDisk {
         let mut state = self.state();
         let State { draws, contents, namings, durable_names, .. } = &mut *state;
         for content in contents.values_mut() {
-            for (change, _) in content.changes.drain(..) {
+            for change in content.changes.drain(..) {
                 change.survive(&mut content.durable, draws);
             }
             content.current.clone_from(&content.durable);
@@ -263,8 +262,8 @@ impl LossyDisk {
         state.power_off_at = Some(state.operations + operations + 1);
     }
 
-    /// The first sync after so many more operations that change the disk fails, and what it should have made durable
-    /// never becomes so.
+    /// The first sync after so many more operations that change the disk fails. What it should have made durable meets
+    /// its fate at once, while reading still shows it, and no later sync tries again.
     pub fn fail_sync_after(&self, operations: u64) {
         let mut state = self.state();
         state.sync_fails_at = Some(state.operations + operations);
@@ -429,19 +428,12 @@ impl DiskFile for LossyFile {
         if fails {
             state.sync_fails_at = None;
         }
-        let Some(content) = state.contents.get_mut(&self.id) else { return Ok(()) };
-        if fails {
-            content.changes.iter_mut().for_each(|(_, hope)| *hope = false);
-            return Err(io::Error::other("the sync failed"));
+        let State { contents, draws, .. } = &mut *state;
+        let Some(Content { durable, changes, .. }) = contents.get_mut(&self.id) else { return Ok(()) };
+        for change in changes.drain(..) {
+            if fails { change.survive(durable, draws) } else { change.apply(durable) }
         }
-        let Content { durable, changes, .. } = content;
-        changes.retain(|(change, hope)| {
-            if *hope {
-                change.apply(durable);
-            }
-            !hope
-        });
-        Ok(())
+        if fails { Err(io::Error::other("the sync failed")) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
