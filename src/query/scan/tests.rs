@@ -72,7 +72,7 @@ fn world(id: u32, batches: &[Vec<Sent>]) -> World {
         let applied = apply(&mut shard, &mut index, Command::encode_batch(&[sub]));
         assert!(matches!(applied, Applied::Batch(_)));
         if batch.iter().any(|sent| sent.seal) {
-            let Applied::Seal(job) = apply(&mut shard, &mut index, Command::encode_seal(crate::id::Index(0))) else { panic!("a seal") };
+            let Applied::Seal(job) = apply(&mut shard, &mut index, Command::encode_seal(Index(0))) else { panic!("a seal") };
             drop(job);
         }
     }
