@@ -49,17 +49,15 @@ impl Driven {
     }
 
     fn store(&mut self, subs: &[SubBatch]) -> Vec<Outcome> {
-        match self.apply(Command::encode_batch(subs)) {
-            Applied::Batch(verdicts) => verdicts.into_iter().map(|verdict| verdict.outcome).collect(),
-            other => panic!("{other:?}"),
-        }
+        let applied = self.apply(Command::encode_batch(subs));
+        let Applied::Batch(verdicts) = applied else { panic!("{applied:?}") };
+        verdicts.into_iter().map(|verdict| verdict.outcome).collect()
     }
 
     fn seal(&mut self) -> Arc<SealJob> {
-        match self.apply(Command::encode_seal(Index(0))) {
-            Applied::Seal(job) => job,
-            other => panic!("{other:?}"),
-        }
+        let applied = self.apply(Command::encode_seal(Index(0)));
+        let Applied::Seal(job) = applied else { panic!("{applied:?}") };
+        job
     }
 }
 
