@@ -8,4 +8,5 @@ pub mod local;
 pub mod moment;
 pub mod observe;
 pub mod supervision;
+pub mod transport;
 pub mod tree;
