@@ -13,4 +13,5 @@ pub mod observe;
 pub mod settings;
 pub mod supervision;
 pub mod telemetry;
+pub mod transport;
 pub mod tree;

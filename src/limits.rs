@@ -175,6 +175,10 @@ pub const LINK_LINGER: Duration = Duration::from_millis(1);
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 /// Time in which a write to a peer must make progress.
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
+/// Silence after which a connection between nodes is closed; suspicion closes it sooner where the peer was heard before.
+pub const PEER_READ_DEADLINE: Duration = Duration::from_secs(3);
+/// Connections of one peer that have not finished the handshake.
+pub const HANDSHAKES_PER_PEER_MAX: usize = 4;
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
 /// Time between two proposals of the first entry of a cluster.
