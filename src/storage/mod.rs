@@ -4,4 +4,5 @@
 pub mod disk;
 pub mod error;
 pub mod lossy;
+pub mod segment;
 pub mod wal;
