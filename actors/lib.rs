@@ -1,5 +1,6 @@
 //! The running system: actors that carry out what the core of `millpond` decides.
 
+pub mod disk;
 pub mod env;
 pub mod input;
 pub mod links;
