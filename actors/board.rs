@@ -183,13 +183,6 @@ impl Board {
         self.seats.iter().map(|seat| seat.borrow().standing.clone()).collect()
     }
 
-    /// Calls `with` for every seat of a shard.
-    pub fn each(&self, mut with: impl FnMut(&Seat)) {
-        for seat in self.seats.iter() {
-            with(&seat.borrow());
-        }
-    }
-
     /// The replicated state of the metadata group, as last applied here.
     pub fn cluster(&self) -> &watch::Sender<Arc<Cluster>> {
         &self.cluster

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millpond::cluster::{Command, Decision, Formation, Formed, Hello, Identity, Member, Settings};
 use millpond::consensus::Role;
-use millpond::id::{Boot, NodeId, ShardId};
+use millpond::id::{Boot, NodeId, ShardId, StoreId};
 use millpond::limits;
 use millpond::storage::registry::Registry;
 use tokio::sync::watch;
@@ -216,8 +216,8 @@ impl MetadataState {
         if !leads || site.board.cluster().borrow().identity().is_some() {
             return;
         }
-        let address = |node: NodeId| site.config.node(node).map_or_else(String::new, |member| member.peer.as_str().to_owned());
-        let member = |(node, store): (&NodeId, _)| (*node, Member { store: *store, address: address(*node) });
+        let address = |node: NodeId| site.config.cluster.node(node).map_or_else(String::new, |member| member.peer.as_str().to_owned());
+        let member = |(node, store): (&NodeId, &StoreId)| (*node, Member { store: *store, address: address(*node) });
         let highest_replica = formed.metadata_group().replicas.values().copied().max().unwrap_or_default();
         let members = formed.stores.iter().map(member).collect();
         let payload = Command::Form { cluster: formed.cluster, members, highest_replica }.encode().into();
@@ -234,7 +234,7 @@ pub fn settings(site: &Site) -> Settings {
     Settings {
         node: site.env.node,
         initial: cluster.nodes.iter().map(|member| member.id).collect(),
-        fingerprint: site.config.fingerprint(),
+        fingerprint: site.config.cluster.fingerprint(),
     }
 }
 

@@ -82,10 +82,13 @@ impl ShardsState {
 
     fn tick(&mut self) {
         self.ticks += 1;
-        self.site.board.each(|seat| {
-            // A replica that is not running needs no tick.
-            let _ = seat.replica.cast(ReplicaMessage::Tick);
-        });
+        let board = &self.site.board;
+        for shard in (0..board.shards()).map(ShardId).chain([ShardId::METADATA]) {
+            if let Some(replica) = board.replica(shard) {
+                // A replica that is not running needs no tick.
+                let _ = replica.cast(ReplicaMessage::Tick);
+            }
+        }
         if self.ticks.is_multiple_of(HEADS_EVERY_TICKS) {
             self.relieve_memory();
         }

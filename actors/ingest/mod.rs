@@ -68,9 +68,9 @@ pub enum Verdict {
     TimedOut,
 }
 
-/// Room for the bytes of one request. Dropping it gives the room back.
-#[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+/// Room for the bytes of one request. Dropping the last clone gives the room back.
+#[derive(Clone, Debug)]
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
 
 /// Admission, and the way to an ingester. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl Gate {
         }
         let units = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).expect("a request is at most 16 MiB");
         let permit = Arc::clone(&self.room).try_acquire_many_owned(units);
-        permit.map(Permit).map_err(|_| "too many bytes are waiting for a majority; slow down")
+        permit.map(|permit| Permit(Arc::new(permit))).map_err(|_| "too many bytes are waiting for a majority; slow down")
     }
 
     /// Hands a request to an ingester and waits for its outcome.

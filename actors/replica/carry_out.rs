@@ -117,7 +117,7 @@ impl ReplicaState {
 
     fn send(&self, to: ReplicaId, message: &millpond::consensus::Message) {
         let Some(node) = self.arguments.peers.get(&to) else { return };
-        self.arguments.links.raft(*node, self.arguments.shard, message.encode(), message.is_control());
+        self.arguments.links.raft(*node, self.arguments.shard, message.encode().into(), message.is_control());
     }
 
     fn apply(&mut self, committed: Committed) -> Result<(), ActorError> {

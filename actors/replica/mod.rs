@@ -5,27 +5,29 @@
 //! starts by reading its snapshot, then opens the log, and takes part only when both are here. A restart loses what
 //! was not answered yet and nothing else: the next incarnation reads the same snapshot and the same log.
 
+mod carry_out;
+mod sealing;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use millpond::consensus::{self, Committed, Effect, Event, Message, Replica as Core, ReplicaOptions, Role};
-use millpond::entry::{Entry, EntryKind, HardState, Position, Recovered};
+use millpond::consensus::{Effect, Event, Knobs, Message, Replica as Core, ReplicaOptions, Role};
+use millpond::entry::{Entry, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::query::View;
-use millpond::shard::{SealJob, Verdict};
-use millpond::storage::wal::LogOp;
 use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::board::{Board, Follower, Phase, Standing};
-use crate::env::{End, Env, Lane};
-use crate::ingest::ingester::IngesterMessage;
-use crate::links::{Answer, Links};
+use crate::append::{AppendOutcome, AppendReply};
+use crate::board::{Board, Phase, Room, Standing};
+use crate::env::{Env, Lane};
+use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
-use crate::machine::{Applied, Machine, Written};
+use crate::machine::{Machine, Written};
 use crate::metrics::Metrics;
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
@@ -318,7 +320,8 @@ impl ReplicaState {
             reply.send(AppendOutcome::NotLeader(self.leader()));
             return Ok(());
         }
-        if self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
+        let full = *self.arguments.board.room().borrow() == Room::ReserveOnly;
+        if full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);
             return Ok(());
         }
