@@ -203,7 +203,7 @@ impl Board {
     /// Whether every shard is served: it has a leader that this node knows, and the replicas here have caught up with
     /// their own start. Otherwise what is missing, in words.
     pub fn ready(&self) -> Result<(), String> {
-        if !self.cluster.borrow().is_formed() {
+        if self.cluster.borrow().identity().is_none() {
             return Err("the cluster has not formed yet".to_owned());
         }
         let leaderless: Vec<String> = self

@@ -108,6 +108,8 @@ pub enum ReadRefusal {
     Recovering,
     /// Too many reads wait, or leadership could not be confirmed in time.
     Busy,
+    /// The group holds no records.
+    NoRecords,
 }
 
 /// Runs one replica.
@@ -122,6 +124,12 @@ pub struct ReplicaArguments {
     pub id: ReplicaId,
     /// All replicas of the group and where they are.
     pub peers: BTreeMap<ReplicaId, NodeId>,
+    /// Those that vote.
+    pub voters: Vec<ReplicaId>,
+    /// Those that only follow.
+    pub learners: Vec<ReplicaId>,
+    /// The age at which a head is sealed although small.
+    pub head_age_max: Duration,
     /// Its sealer; the metadata group has none.
     pub sealer: Option<Address<SealerMessage>>,
     /// Its snapshotter.
@@ -250,6 +258,9 @@ impl ReplicaState {
 
     fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorError> {
         let machine = outcome.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
+        if let Machine::Metadata(metadata) = &*machine {
+            self.arguments.board.cluster().send_replace(Arc::clone(metadata.cluster()));
+        }
         self.machine = Some(machine);
         let ReplicaArguments { shard, id: replica, .. } = self.arguments;
         let (incarnation, reply) = (self.myself.incarnation(), self.myself.clone());
@@ -262,18 +273,20 @@ impl ReplicaState {
             return Ok(());
         }
         let machine = self.machine.as_ref().expect("the log is opened after the snapshot was read");
-        let options = ReplicaOptions::new(
-            self.arguments.shard,
-            self.arguments.id,
-            self.arguments.peers.keys().copied().collect(),
-            self.arguments.env.boot,
+        let options = ReplicaOptions {
+            shard: self.arguments.shard,
+            id: self.arguments.id,
+            voters: self.arguments.voters.clone(),
+            learners: self.arguments.learners.clone(),
+            boot: self.arguments.env.boot,
             incarnation,
-            self.arguments.env.random.draw(),
-        );
+            seed: self.arguments.env.random.draw(),
+            knobs: Knobs::default(),
+        };
         let core = Core::new(options, recovered, machine.applied())?;
         self.core = Some(core);
         self.publish();
-        if self.arguments.peers.len() == 1 {
+        if self.arguments.voters.len() == 1 {
             return self.advance(Event::Campaign);
         }
         Ok(())
@@ -325,7 +338,7 @@ impl ReplicaState {
             return Ok(());
         };
         if !linearizable {
-            let _ = reply.send(Ok(machine.view()));
+            let _ = reply.send(machine.view().ok_or(ReadRefusal::NoRecords));
             return Ok(());
         }
         if core.role() != Role::Leader {

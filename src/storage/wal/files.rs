@@ -46,6 +46,8 @@ impl Files {
         options: WalOptions,
     ) -> Result<(Self, Vec<(SegmentFile, Header)>), StorageError> {
         disk.make_folder(FOLDER).map_err(io_error("make", FOLDER))?;
+        // What is listed next may be renamings of a killed process that are not durable yet.
+        disk.sync_folder(FOLDER).map_err(io_error("sync", FOLDER))?;
         let mut found = Vec::new();
         let mut next = 1;
         for name in disk.list(FOLDER).map_err(io_error("list", FOLDER))? {
