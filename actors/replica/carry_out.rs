@@ -208,8 +208,4 @@ impl ReplicaState {
         standing
     }
 
-    /// Whether this is the metadata group.
-    pub(super) fn is_metadata(&self) -> bool {
-        self.arguments.shard == ShardId::METADATA
-    }
 }
