@@ -207,5 +207,4 @@ impl ReplicaState {
         standing.followers = core.peers().into_iter().filter_map(follower).collect();
         standing
     }
-
 }
