@@ -127,6 +127,17 @@ fn keys_are_forgotten_oldest_first_and_by_shard_time() {
 }
 
 #[test]
+fn batches_of_one_stream_hold_its_labels_once() {
+    let mut driven = Driven::new();
+    driven.store(&[sub(1, 0, batch("a", &[5]))]);
+    driven.store(&[sub(2, 0, batch("a", &[5]))]);
+    let view = driven.shard.view();
+    let names: Vec<*const str> =
+        view.iter().map(|batch| batch.streams()[0].labels.get("app").map(std::ptr::from_ref).unwrap()).collect();
+    assert!(std::ptr::eq(names[0], names[1]));
+}
+
+#[test]
 fn a_stamp_never_takes_shard_time_back() {
     let mut driven = Driven::new();
     driven.store(&[sub(1, 0, batch("a", &[5]))]);
