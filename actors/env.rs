@@ -41,6 +41,9 @@ pub trait Blocking: Send + Sync + fmt::Debug {
 pub trait PeerLink: Send + Sync + fmt::Debug {
     /// Sends one frame of at most `FRAME_BYTES_MAX` payload bytes to a peer's gateway.
     fn send(&self, to: NodeId, frame: Frame);
+    /// Nothing was heard from a peer for too long: drops its connection, so that a fresh one is made. A transport
+    /// without connections has nothing to drop.
+    fn reconnect(&self, _peer: NodeId) {}
 }
 
 /// What travels between gateways: a small header and a payload that is moved, not copied.

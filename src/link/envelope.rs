@@ -115,9 +115,9 @@ wire! {
     FaultCode {
         /// The node does not know the method: it is of another version.
         UnknownMethod = 1,
-        /// The node serves too many calls already, or the answer found no room in the queue.
+        /// The node serves too many calls already; this one was not begun.
         Overloaded = 2,
-        /// Whoever was to answer went away without doing so.
+        /// Whoever was to answer went away without doing so, or the answer found no room in the queue.
         Unanswered = 3,
         /// The answer is longer than a message may be.
         TooLarge = 4,

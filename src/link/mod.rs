@@ -255,6 +255,8 @@ pub struct Link {
     state: State,
     peer: Option<Peer>,
     outgoing: Outgoing,
+    /// The last flush left something for want of credit.
+    starved: bool,
     /// What the last header said this end had received.
     told: [u64; 2],
     /// Calls that wait, with their deadlines.
@@ -283,6 +285,7 @@ impl Link {
             state: State::Connecting,
             peer: None,
             outgoing: Outgoing::default(),
+            starved: false,
             told: [0; 2],
             calls: BTreeMap::new(),
             round_trip: None,
@@ -340,6 +343,12 @@ impl Link {
     #[must_use]
     pub const fn queued(&self) -> usize {
         self.outgoing.queued()
+    }
+
+    /// Whether the last flush left something for want of credit; it leaves by itself once credit comes.
+    #[must_use]
+    pub const fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// What there is to see.
@@ -401,7 +410,9 @@ impl Link {
             Kind::Raft | Kind::Request | Kind::Answer | Kind::Fault => self.take_message(&header, payload, effects)?,
         }
         self.settle(effects);
-        self.pump(effects);
+        if self.starved || header.kind == Kind::Request {
+            self.pump(effects);
+        }
         self.grant(effects);
         Ok(())
     }
@@ -516,7 +527,7 @@ impl Link {
         match outcome {
             Ok(body) => {
                 if !self.outgoing.letter(Letter { kind: Kind::Answer, code: 0, call, body }) {
-                    self.queue_fault(call, Fault::of(FaultCode::Overloaded));
+                    self.queue_fault(call, Fault::of(FaultCode::Unanswered));
                 }
             }
             Err(fault) => self.queue_fault(call, fault),
@@ -618,6 +629,7 @@ impl Link {
         while let Some(cut) = self.outgoing.next() {
             self.send(cut, effects);
         }
+        self.starved = self.outgoing.queued() > 0;
     }
 
     /// Grants credit that no other frame has carried back yet, once it is worth a frame.

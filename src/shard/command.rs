@@ -14,14 +14,14 @@
 //!  0 u128 key   16 u64 hash of the request's body   24 u32 part   28 u32 length   32 the batch (block kind 0)
 //! ```
 //!
-//! A seal goes on with a u32 version of the sealed encoding, 1. It cuts at its own index.
+//! A seal goes on with a u32 version of the sealed encoding, 1, and a u64 hold. It cuts at its own index.
 //!
 //! An empty payload is a leader's first entry and no command.
 
 use bytes::Bytes;
 
 use super::ShardError;
-use crate::id::Key;
+use crate::id::{Index, Key};
 use crate::limits::SUB_BATCHES_MAX;
 
 const MAGIC: u8 = 0xB1;
@@ -58,6 +58,9 @@ pub enum Command {
     Seal {
         /// Shard time, in milliseconds since the Unix epoch.
         stamp: u64,
+        /// The last entry that every replica had when the leader proposed: logs keep what comes after it, for the
+        /// replica that is behind.
+        hold: Index,
     },
 }
 
@@ -87,9 +90,10 @@ impl Command {
     }
 
     /// The payload of a seal, not yet stamped.
-    pub fn encode_seal() -> Bytes {
-        let mut out = begin(SEAL, 4);
+    pub fn encode_seal(hold: Index) -> Bytes {
+        let mut out = begin(SEAL, 12);
         out.extend_from_slice(&ENCODING.to_le_bytes());
+        out.extend_from_slice(&hold.0.to_le_bytes());
         finish(out)
     }
 
@@ -116,7 +120,9 @@ impl Command {
         let stamp = u64::from_le_bytes(field(head, 8));
         match (head[1], &head[2..4]) {
             (BATCH, [0, 0]) => Ok(Self::Batch { stamp, subs: decode_subs(payload).ok_or(malformed("sub-batches"))? }),
-            (SEAL, [0, 0]) if payload[HEAD..] == ENCODING.to_le_bytes() => Ok(Self::Seal { stamp }),
+            (SEAL, [0, 0]) if payload.len() == HEAD + 12 && payload[HEAD..HEAD + 4] == ENCODING.to_le_bytes() => {
+                Ok(Self::Seal { stamp, hold: Index(u64::from_le_bytes(field(payload, HEAD + 4))) })
+            }
             _ => Err(malformed("kind")),
         }
     }

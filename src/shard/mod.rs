@@ -5,7 +5,7 @@
 //! for byte in their snapshots. Time is shard time, which the leader stamps into each entry and which never goes
 //! back. It does not know raft, disks or who asked.
 
-pub mod command;
+mod command;
 mod error;
 mod head;
 mod keys;
@@ -15,16 +15,17 @@ mod streams;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::block::l0::L0;
 use crate::entry::{Position, ShardSnapshot};
 use crate::id::{Index, Key, Offset, ShardId, Term};
 use crate::limits;
 
-use command::{Command, SubBatch};
 use keys::{Keys, Remembered};
 use streams::Streams;
 
+pub use command::{Command, SubBatch};
 pub use error::ShardError;
 pub use head::{HeadBatch, HeadView};
 pub use seal::{Proof, SealJob, SealedBlock};
@@ -68,7 +69,7 @@ pub enum Applied {
 }
 
 /// What became of one sub-batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The request's key.
     pub key: Key,
@@ -79,7 +80,7 @@ pub struct Verdict {
 }
 
 /// What can become of a sub-batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Its records are in the head.
     Stored {
@@ -163,9 +164,9 @@ impl Shard {
                 self.advance_time(stamp);
                 Ok(Applied::Batch(subs.iter().map(|sub| self.apply_sub_batch(index, sub)).collect()))
             }
-            Command::Seal { stamp } => {
+            Command::Seal { stamp, hold } => {
                 self.advance_time(stamp);
-                Ok(Applied::Seal(Arc::new(self.cut())))
+                Ok(Applied::Seal(Arc::new(self.cut(hold))))
             }
         }
     }
@@ -203,8 +204,9 @@ impl Shard {
         Outcome::Stored { first, rows }
     }
 
-    fn cut(&mut self) -> SealJob {
+    fn cut(&mut self, hold: Index) -> SealJob {
         SealJob {
+            hold,
             shard: self.id,
             position: self.applied,
             next_offset: self.next_offset,

@@ -14,12 +14,13 @@ use super::{HeadView, ShardError};
 use crate::block::l1::{Encoder, L1};
 use crate::block::rows::{Projection, Rows, Stream, Summary};
 use crate::entry::{Position, SegmentMeta, ShardSnapshot};
-use crate::id::{Offset, ShardId};
+use crate::id::{Index, Offset, ShardId};
 use crate::limits::SEAL_RAW_BYTES_MAX;
 
 /// A head that was cut, and the state as of the cut.
 #[derive(Clone, Debug)]
 pub struct SealJob {
+    pub(super) hold: Index,
     pub(super) shard: ShardId,
     pub(super) position: Position,
     pub(super) next_offset: Offset,
@@ -66,6 +67,11 @@ impl SealJob {
     /// The last entry that the job covers: its own.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// The last entry that every replica had when the seal was proposed.
+    pub fn hold(&self) -> Index {
+        self.hold
     }
 
     /// The offsets it covers, first and last; `None` where no record came since the last cut: no segment is written.

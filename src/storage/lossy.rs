@@ -27,7 +27,7 @@ impl Draws {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,7 +37,7 @@ impl Draws {
 
     /// A number below `bound`; 0 where that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 }
 
@@ -94,8 +94,7 @@ impl Change {
 struct Content {
     durable: Vec<u8>,
     current: Vec<u8>,
-    /// Each with whether a later sync can still make it durable: not after a sync of it failed.
-    changes: Vec<(Change, bool)>,
+    changes: Vec<Change>,
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +186,7 @@ impl State {
             return Err(io::ErrorKind::StorageFull.into());
         }
         change.apply(&mut content.current);
-        content.changes.push((change, true));
+        content.changes.push(change);
         Ok(())
     }
 
@@ -231,7 +230,7 @@ impl LossyDisk {
         let mut state = self.state();
         let State { draws, contents, namings, durable_names, .. } = &mut *state;
         for content in contents.values_mut() {
-            for (change, _) in content.changes.drain(..) {
+            for change in content.changes.drain(..) {
                 change.survive(&mut content.durable, draws);
             }
             content.current.clone_from(&content.durable);
@@ -263,8 +262,8 @@ impl LossyDisk {
         state.power_off_at = Some(state.operations + operations + 1);
     }
 
-    /// The first sync after so many more operations that change the disk fails, and what it should have made durable
-    /// never becomes so.
+    /// The first sync after so many more operations that change the disk fails. What it should have made durable meets
+    /// its fate at once, while reading still shows it, and no later sync tries again.
     pub fn fail_sync_after(&self, operations: u64) {
         let mut state = self.state();
         state.sync_fails_at = Some(state.operations + operations);
@@ -429,19 +428,12 @@ impl DiskFile for LossyFile {
         if fails {
             state.sync_fails_at = None;
         }
-        let Some(content) = state.contents.get_mut(&self.id) else { return Ok(()) };
-        if fails {
-            content.changes.iter_mut().for_each(|(_, hope)| *hope = false);
-            return Err(io::Error::other("the sync failed"));
+        let State { contents, draws, .. } = &mut *state;
+        let Some(Content { durable, changes, .. }) = contents.get_mut(&self.id) else { return Ok(()) };
+        for change in changes.drain(..) {
+            if fails { change.survive(durable, draws) } else { change.apply(durable) }
         }
-        let Content { durable, changes, .. } = content;
-        changes.retain(|(change, hope)| {
-            if *hope {
-                change.apply(durable);
-            }
-            !hope
-        });
-        Ok(())
+        if fails { Err(io::Error::other("the sync failed")) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -451,5 +443,97 @@ impl DiskFile for LossyFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         let longer = usize::try_from(len.max(self.len()?)).map_err(io::Error::other)?;
         self.change(Change::Length(longer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk_with(content: &[u8]) -> (LossyDisk, Arc<dyn DiskFile>) {
+        let disk = LossyDisk::new(3);
+        let file = disk.open("a/b", OpenMode::CreateNew).unwrap();
+        file.write_at(0, &[content]).unwrap();
+        (disk, file)
+    }
+
+    fn read(disk: &LossyDisk) -> Vec<u8> {
+        let file = disk.open("a/b", OpenMode::Read).unwrap();
+        let mut content = vec![0; file.len().unwrap() as usize];
+        file.read_at(0, &mut content).unwrap();
+        content
+    }
+
+    #[test]
+    fn what_was_synced_survives_every_crash() {
+        let (disk, file) = disk_with(&[7; 5_000]);
+        file.sync().unwrap();
+        disk.sync_folder("a").unwrap();
+        for _ in 0..10 {
+            disk.crash();
+            assert_eq!(read(&disk), [7; 5_000]);
+        }
+        assert!(file.len().is_err(), "a file opened before a crash is dead");
+    }
+
+    #[test]
+    fn an_unsynced_write_is_lost_kept_cut_and_torn_by_sectors() {
+        let mut fates = std::collections::BTreeSet::new();
+        for seed in 0..600 {
+            let disk = LossyDisk::new(seed);
+            let file = disk.open("a/b", OpenMode::CreateNew).unwrap();
+            file.allocate(2_048).unwrap();
+            file.sync().unwrap();
+            disk.sync_folder("a").unwrap();
+            file.write_at(0, &[&[1; 2_048]]).unwrap();
+            disk.crash();
+            let content = read(&disk);
+            let sectors: Vec<u8> = content.chunks(512).map(|sector| sector[0]).collect();
+            assert!(content.chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            fates.insert(sectors);
+        }
+        assert_eq!(fates.len(), 16, "every combination of sectors");
+    }
+
+    #[test]
+    fn a_name_that_was_not_synced_may_be_lost() {
+        let lost = (0..50).filter(|seed| {
+            let disk = LossyDisk::new(*seed);
+            disk.open("a/b", OpenMode::CreateNew).unwrap();
+            disk.crash();
+            disk.list("a").unwrap().is_empty()
+        });
+        assert!((5..45).contains(&lost.count()));
+    }
+
+    #[test]
+    fn a_failed_sync_is_not_made_good_by_the_next() {
+        let gone = (0..50).filter(|seed| {
+            let disk = LossyDisk::new(*seed);
+            let file = disk.open("a/b", OpenMode::CreateNew).unwrap();
+            disk.sync_folder("a").unwrap();
+            file.write_at(0, &[&[1; 100]]).unwrap();
+            disk.fail_sync_after(0);
+            file.sync().unwrap_err();
+            file.sync().unwrap();
+            assert_eq!(read(&disk), [1; 100], "reading shows what is not durable");
+            disk.crash();
+            read(&disk).is_empty()
+        });
+        assert!((5..45).contains(&gone.count()));
+    }
+
+    #[test]
+    fn the_power_and_the_room_run_out_where_they_were_told_to() {
+        let (disk, file) = disk_with(&[1; 100]);
+        disk.set_capacity(150);
+        assert_eq!(disk.free_bytes().unwrap(), 50);
+        assert_eq!(file.allocate(151).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        file.write_at(100, &[&[2; 50]]).unwrap();
+        disk.power_off_after(1);
+        file.write_at(0, &[&[3; 10]]).unwrap();
+        assert!(file.write_at(0, &[&[4; 10]]).is_err() && disk.list("a").is_err());
+        disk.crash();
+        assert!(disk.list("a").is_ok());
     }
 }

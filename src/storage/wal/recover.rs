@@ -34,13 +34,15 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: WalOptions, seed: u64) -> Resul
     let mut segments = VecDeque::new();
     if let Some((_, (file, header))) = by_generation.pop_last() {
         let tail = Tail::measure(file, header, &mut replay.report)?;
-        for (file, header, end) in chain(&mut by_generation, tail.header.previous, tail.first)? {
+        let (mut chain, doubtful) = chain(&mut by_generation, &tail)?;
+        for (file, header, end) in chain.drain(..) {
             replay.whole(&file, header, end)?;
             segments.push_back(Segment { file, header, end, chain: 0 });
         }
-        // A durable mark called the other files unneeded, or an earlier recovery replaced them.
+        write_header(&tail.file, &tail.header)?;
         unused.extend(by_generation.into_values().map(|(file, _)| file));
         unused.drain(..).try_for_each(|file| files.give_back(file))?;
+        unused = doubtful;
         let (old, new) = replay.carry(&mut files, options, tail, seed)?;
         segments.extend(old);
         segments.push_back(new);
@@ -57,23 +59,32 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: WalOptions, seed: u64) -> Resul
     Ok((wal, report))
 }
 
-/// The segments before the last, oldest first, each with where its records end.
+/// A segment before the last, with where its records end.
+type Whole = (SegmentFile, Header, u64);
+
+/// The segments before the last that the log needs, oldest first; and the files that only a mark which is not known
+/// durable calls unneeded: they must stay until the new segment says so durably. They may be gone already.
 fn chain(
     files: &mut BTreeMap<u64, (SegmentFile, Header)>,
-    last: Place,
-    first: u64,
-) -> Result<Vec<(SegmentFile, Header, u64)>, StorageError> {
-    let mut chain = Vec::new();
-    let mut previous = last;
-    while previous.generation >= first && previous.generation != 0 {
+    tail: &Tail,
+) -> Result<(Vec<Whole>, Vec<SegmentFile>), StorageError> {
+    let (mut chain, mut doubtful) = (Vec::new(), Vec::new());
+    let mut previous = tail.header.previous;
+    while previous.generation >= tail.first_durable && previous.generation != 0 {
         let generation = previous.generation;
-        let missing = StorageError::Missing { folder: FOLDER, generation };
-        let (file, header) = files.remove(&generation).ok_or(missing)?;
-        chain.push((file, header, previous.offset));
-        previous = header.previous;
+        let needed = generation >= tail.first;
+        let end = previous.offset;
+        match files.remove(&generation) {
+            Some((file, header)) => {
+                previous = header.previous;
+                if needed { chain.push((file, header, end)) } else { doubtful.push(file) }
+            }
+            None if needed => return Err(StorageError::Missing { folder: FOLDER, generation }),
+            None => break,
+        }
     }
     chain.reverse();
-    Ok(chain)
+    Ok((chain, doubtful))
 }
 
 /// The last segment of the chain, once its records were walked.
@@ -87,15 +98,19 @@ struct Tail {
     durable: u64,
     /// The oldest generation that the log needs.
     first: u64,
+    /// The same, as far as it is known to be said durably.
+    first_durable: u64,
 }
 
 impl Tail {
     /// Walks the last segment. A break below what was durable is damage, above it a torn tail.
     fn measure(file: SegmentFile, header: Header, report: &mut RecoveryReport) -> Result<Self, StorageError> {
         let mut scanner = Scanner::new(&file, header);
-        let (mut durable, mut first) = (header.durable, header.first);
+        let (mut durable, mut first, mut first_durable) = (header.durable, header.first, header.first);
         while let Some(found) = scanner.next()? {
             if let Item::Mark { durable: named, first: needed } = found.item {
+                // The mark of the group before is durable: this group was begun after it.
+                first_durable = first;
                 first = first.max(needed);
                 if named.generation == header.generation {
                     durable = durable.max(named.offset);
@@ -110,7 +125,7 @@ impl Tail {
         if end < durable {
             return Err(StorageError::Damaged { file: file.name.clone(), offset: end, durable, why: BROKEN });
         }
-        Ok(Self { file, header, end, durable, first })
+        Ok(Self { file, header, end, durable, first, first_durable })
     }
 }
 
@@ -217,6 +232,12 @@ fn publish(file: &SegmentFile, records: &[u8], header: &Header) -> Result<(), St
     let name = &file.name;
     file.file.write_at(RECORDS_AT, &[records]).map_err(io_error("write", name))?;
     file.file.sync().map_err(io_error("sync", name))?;
+    write_header(file, header)
+}
+
+/// Makes the header durable. Also one that was read: its writer may have been killed before it was.
+fn write_header(file: &SegmentFile, header: &Header) -> Result<(), StorageError> {
+    let name = &file.name;
     file.file.write_at(0, &[&header.encode()]).map_err(io_error("write", name))?;
     file.file.sync().map_err(io_error("sync", name))
 }

@@ -1,0 +1,251 @@
+//! Peer-links of two nodes in one process, over a network in memory and in paused time.
+
+use std::io;
+use std::sync::{Mutex, PoisonError, Weak};
+
+use millpond::storage::disk::{Disk, DiskFile, OpenMode};
+
+use super::*;
+use crate::env::{Blocking, Clock, End, Halt, Lane, PeerLink, Random};
+use crate::supervision::{Root, SupervisorActor, spawn_root};
+use crate::tree::{Identity, TreeHandle};
+
+/// The parts of an environment that a link does not touch.
+#[derive(Debug)]
+pub(crate) struct Nothing;
+
+impl Clock for Nothing {
+    fn now(&self) -> i64 {
+        0
+    }
+}
+
+impl Random for Nothing {
+    fn draw(&self) -> u64 {
+        unreachable!("a link draws nothing")
+    }
+}
+
+impl Blocking for Nothing {
+    fn run(&self, _: Lane, _: Box<dyn FnOnce() + Send>) {
+        unreachable!("a link never blocks")
+    }
+}
+
+impl Halt for Nothing {
+    fn halt(&self, _: End, _: &str) {
+        unreachable!("a link never ends the node")
+    }
+}
+
+impl Disk for Nothing {
+    fn open(&self, _: &str, _: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn list(&self, _: &str) -> io::Result<Vec<String>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Hands frames straight to the other node's links, unless it is cut.
+#[derive(Debug, Default)]
+struct Wire {
+    ends: Mutex<BTreeMap<NodeId, Weak<Shared>>>,
+    cut: Mutex<bool>,
+    frames: AtomicU64,
+    reconnects: AtomicU64,
+}
+
+impl PeerLink for Wire {
+    fn send(&self, to: NodeId, frame: Frame) {
+        if *self.cut.lock().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        let end = self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(&to).and_then(Weak::upgrade);
+        if let Some(shared) = end {
+            Links { shared }.frame(frame);
+        }
+    }
+
+    fn reconnect(&self, _: NodeId) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers appends with their body, refuses status, and lets everything else fall.
+#[derive(Default)]
+struct Node {
+    came: Mutex<Vec<(ShardId, Bytes)>>,
+    states: Mutex<Vec<PeerState>>,
+    refuse: Mutex<bool>,
+}
+
+impl Inbound for Node {
+    fn raft(&self, _: NodeId, batch: Vec<(ShardId, Bytes)>) {
+        self.came.lock().unwrap().extend(batch);
+    }
+
+    fn call(&self, _: NodeId, method: Method, body: Bytes, answer: Answer) {
+        match method {
+            Method::Append => answer.send(Ok(body)),
+            Method::Status => answer.send(Err(Fault::application(Bytes::from_static(b"not now")))),
+            Method::Scan | Method::Records | Method::Tree | Method::Crash => drop(answer),
+        }
+    }
+
+    fn hello(&self, _: NodeId, hello: Bytes) -> Result<(), String> {
+        assert_eq!(hello, "millpond");
+        if *self.refuse.lock().unwrap() { Err("another cluster".to_owned()) } else { Ok(()) }
+    }
+
+    fn our_hello(&self) -> Bytes {
+        Bytes::from_static(b"millpond")
+    }
+
+    fn changed(&self, _: NodeId, state: PeerState) {
+        self.states.lock().unwrap().push(state);
+    }
+
+    fn restarted(&self, _: NodeId, _: Boot) {}
+}
+
+struct Site {
+    links: Links,
+    node: Arc<Node>,
+    tree: TreeHandle,
+    _root: Root,
+}
+
+async fn end(node: u64, peer: u64, wire: &Arc<Wire>) -> Site {
+    let identity = Identity { node: NodeId(node), name: format!("node-{node}"), boot: Boot(5) };
+    let tree = TreeHandle::new(identity, Arc::new(Nothing), true);
+    let links = Links::new(NodeId(node), &tree, &[(NodeId(peer), "nowhere:1".to_owned())], 0);
+    let nothing = Arc::new(Nothing);
+    let env = Env {
+        node: NodeId(node),
+        boot: Boot(5),
+        clock: Arc::clone(&nothing) as Arc<dyn Clock>,
+        random: Arc::clone(&nothing) as Arc<dyn Random>,
+        disk: Arc::clone(&nothing) as Arc<dyn Disk>,
+        peers: Arc::clone(wire) as Arc<dyn PeerLink>,
+        blocking: Arc::clone(&nothing) as Arc<dyn Blocking>,
+        halt: nothing,
+    };
+    wire.ends.lock().unwrap().insert(NodeId(node), Arc::downgrade(&links.shared));
+    let node = Arc::new(Node::default());
+    let specs = links.specs(&env, &(Arc::clone(&node) as Arc<dyn Inbound>));
+    let root = spawn_root(&tree.seat(SUPERVISOR, None), SupervisorActor, specs).await.unwrap();
+    Site { links, node, tree, _root: root }
+}
+
+async fn pair() -> (Arc<Wire>, Site, Site) {
+    let wire = Arc::new(Wire::default());
+    let (one, two) = (end(1, 2, &wire).await, end(2, 1, &wire).await);
+    reach(&one, 2, &PeerState::Connected).await;
+    reach(&two, 1, &PeerState::Connected).await;
+    (wire, one, two)
+}
+
+async fn reach(end: &Site, peer: u64, state: &PeerState) {
+    let mut report = end.links.watch(NodeId(peer)).unwrap();
+    let reached = report.wait_for(|report| report.state == *state);
+    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("in time").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_raft_messages_shares_a_frame() {
+    let (wire, one, two) = pair().await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let before = wire.frames.load(Ordering::Relaxed);
+    for shard in 0..64 {
+        one.links.raft(NodeId(2), ShardId(shard), Bytes::from_static(b"tick"), true);
+    }
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(two.node.came.lock().unwrap().len(), 64);
+    assert!(wire.frames.load(Ordering::Relaxed) - before <= 2, "64 messages took many frames");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_answered_refused_or_forgotten() {
+    let (_wire, one, _two) = pair().await;
+    let call = |method| one.links.call(NodeId(2), method, Bytes::from(vec![7; 600_000]), Duration::from_secs(1));
+    assert_eq!(call(Method::Append).await.unwrap().len(), 600_000);
+    let refused = call(Method::Status).await.unwrap_err();
+    let fault = Fault::application(Bytes::from_static(b"not now"));
+    assert_eq!(refused, CallError::Fault { node: NodeId(2), fault });
+    let forgotten = call(Method::Scan).await.unwrap_err();
+    assert_eq!(forgotten, CallError::Fault { node: NodeId(2), fault: Fault::of(FaultCode::Unanswered) });
+    let nobody = one.links.call(NodeId(9), Method::Append, Bytes::new(), Duration::from_secs(1)).await;
+    assert_eq!(nobody, Err(CallError::Unreachable(NodeId(9))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_fails_calls_at_once_and_comes_back() {
+    let (wire, one, _two) = pair().await;
+    *wire.cut.lock().unwrap() = true;
+    let waiting = one.links.call(NodeId(2), Method::Append, Bytes::new(), Duration::from_secs(60));
+    assert_eq!(waiting.await, Err(CallError::Timeout(NodeId(2))), "it left, and nobody knows");
+    reach(&one, 2, &PeerState::Suspected).await;
+    assert!(wire.reconnects.load(Ordering::Relaxed) > 0);
+    let started = tokio::time::Instant::now();
+    let refused = one.links.call(NodeId(2), Method::Append, Bytes::new(), Duration::from_secs(60)).await;
+    assert_eq!(refused, Err(CallError::Unreachable(NodeId(2))));
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    *wire.cut.lock().unwrap() = false;
+    reach(&one, 2, &PeerState::Connected).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_link_that_panics_is_replaced_under_the_same_handle() {
+    let (_wire, one, two) = pair().await;
+    one.tree.crash("peer-link-2").unwrap();
+    let answer = async {
+        loop {
+            let call = one.links.call(NodeId(2), Method::Append, Bytes::from_static(b"x"), Duration::from_secs(1));
+            if let Ok(body) = call.await {
+                return body;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let body = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("the link heals");
+    assert_eq!(body, "x");
+    two.links.raft(NodeId(1), ShardId(1), Bytes::from_static(b"after"), true);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(one.node.came.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_peer_is_shown_with_the_reason() {
+    let wire = Arc::new(Wire::default());
+    let (one, two) = (end(1, 2, &wire).await, end(2, 1, &wire).await);
+    *two.node.refuse.lock().unwrap() = true;
+    reach(&two, 1, &PeerState::Refused("another cluster".to_owned())).await;
+    reach(&one, 2, &PeerState::Refused("it refuses this node: another cluster".to_owned())).await;
+    *two.node.refuse.lock().unwrap() = false;
+    reach(&one, 2, &PeerState::Connected).await;
+    assert_eq!(one.node.states.lock().unwrap().last(), Some(&PeerState::Connected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_for_nobody_are_counted() {
+    let (_wire, one, _two) = pair().await;
+    one.links.frame(Frame { header: Bytes::from_static(b"?"), payload: Bytes::new() });
+    assert_eq!(one.links.strays(), 1);
+}
