@@ -87,14 +87,14 @@ pub struct Plan {
     pub nodes: u64,
     /// How many shards.
     pub shards: u32,
-    /// Whether actors may be crashed on purpose.
-    pub fault_injection: bool,
+    /// Further lines of every node's file, as TOML.
+    pub settings: String,
 }
 
 impl Plan {
     /// Three nodes with the shards of a default cluster, as `cluster-config/three` has it.
     pub fn three(executable: PathBuf, folder: PathBuf) -> Self {
-        Self { executable, folder, nodes: 3, shards: 16, fault_injection: false }
+        Self { executable, folder, nodes: 3, shards: 16, settings: String::new() }
     }
 }
 
@@ -122,9 +122,7 @@ fn write_configuration(plan: &Plan, ports: &[Ports]) -> Result<(), LocalError> {
     for (id, _) in (1_u64..).zip(ports) {
         let data = data_folder(&plan.folder, id);
         let mut node = format!("cluster = \"cluster.toml\"\nid = {id}\ndata = {:?}\n", data.display().to_string());
-        if plan.fault_injection {
-            node.push_str("fault_injection = true\n");
-        }
+        node.push_str(&plan.settings);
         let path = node_file(&plan.folder, id);
         fs::write(&path, node).map_err(io_error(format!("writing {}", path.display())))?;
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{bench, completions, demo, query, send, tail};
+use commands::{bench, completions, config_check, crash, demo, query, send, serve, status, tail, tree};
 
 /// A highly available log store: three equal nodes, one binary
 #[derive(Parser, Debug)]
@@ -27,10 +27,15 @@ struct CommandLine {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Serve(serve::Args),
     Demo(demo::Args),
     Send(send::Args),
     Query(query::Args),
     Tail(tail::Args),
+    Status(status::Args),
+    Tree(tree::Args),
+    Crash(crash::Args),
+    Config(config_check::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -60,10 +65,15 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Serve(args) => serve::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Query(args) => query::run(args).await,
         Command::Tail(args) => tail::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Tree(args) => tree::run(args).await,
+        Command::Crash(args) => crash::run(args).await,
+        Command::Config(args) => config_check::run(args),
         Command::Bench(args) => bench::run(args).await,
         Command::Completions(args) => Ok(completions::run(&args, CommandLine::command())),
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use draw::draw;
 
 use crate::env::Clock;
+use crate::moment;
 use crate::supervision::{Address, Restart, Seat};
 
 /// Names offered when an unknown actor is asked for.
@@ -125,6 +126,12 @@ impl ActorRecord {
         held(&self.life).state
     }
 
+    /// Messages it has handled, over all its lives.
+    pub fn handled(&self) -> u64 {
+        let life = held(&self.life);
+        life.handled_before + life.counters.handled.load(Ordering::Relaxed)
+    }
+
     /// How often it was started again.
     pub fn restarts(&self) -> u64 {
         held(&self.life).incarnation.0.saturating_sub(1)
@@ -188,11 +195,11 @@ impl ActorRecord {
             kind: kind(&self.name).to_owned(),
             parent: self.parent.as_deref().map(str::to_owned),
             state: life.state,
-            since: rfc3339(life.since),
+            since: moment::format(life.since),
             seconds: seconds_between(life.since, now),
             restarts: life.incarnation.0.saturating_sub(1),
             last_reason: life.last_exit.as_ref().map(|(reason, _)| reason.clone()),
-            last_exit: life.last_exit.as_ref().map(|(_, at)| rfc3339(*at)),
+            last_exit: life.last_exit.as_ref().map(|(_, at)| moment::format(*at)),
             mailbox: if life.state == ActorState::Stopped { 0 } else { life.counters.depth() },
             handled: life.handled_before + life.counters.handled.load(Ordering::Relaxed),
             restart: life.restart.map(|restart| restart.to_string()),
@@ -357,6 +364,11 @@ impl TreeHandle {
         Err(CrashRefused::NotRunning { name: name.to_owned(), state: place.record.state() })
     }
 
+    /// The node this is the tree of.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
     /// The records, in the order in which they were registered.
     pub fn records(&self) -> Vec<Arc<ActorRecord>> {
         let places = held(&self.0.places);
@@ -381,7 +393,7 @@ impl TreeHandle {
             node: self.0.identity.node,
             name: self.0.identity.name.clone(),
             boot: self.0.identity.boot,
-            started: rfc3339(self.0.started),
+            started: moment::format(self.0.started),
             seconds: seconds_between(self.0.started, now),
             actors,
         }
@@ -472,23 +484,6 @@ fn seconds_between(from: i64, to: i64) -> f64 {
     (to.saturating_sub(from).max(0) / 1_000_000) as f64 / 1_000.0
 }
 
-/// Nanoseconds since the Unix epoch as RFC 3339 in UTC, with milliseconds.
-pub fn rfc3339(nanos: i64) -> String {
-    let millis = nanos.div_euclid(1_000_000);
-    let (days, of_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    // Civil date of a day number, by the 400-year cycle counted from 0000-03-01.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", of_day % 1_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -505,14 +500,6 @@ mod tests {
     fn tree(crash_allowed: bool) -> TreeHandle {
         let identity = Identity { node: NodeId(1), name: "node-1".to_owned(), boot: Boot(7) };
         TreeHandle::new(identity, Arc::new(Still(1_700_000_000_123_456_789)), crash_allowed)
-    }
-
-    #[test]
-    fn a_time_reads_as_rfc_3339() {
-        assert_eq!(rfc3339(1_700_000_000_123_456_789), "2023-11-14T22:13:20.123Z");
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_400_000_000_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
     }
 
     #[test]

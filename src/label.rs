@@ -2,7 +2,7 @@
 //!
 //! This room does not know where labels come from or which of them a query asks for.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -49,6 +49,11 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// Bytes of all names and values.
+    pub fn raw_bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// A hash that is the same on every node and in every version: xxh3-64 of the pairs, each byte string ended by
     /// 0xff, which UTF-8 never holds.
     pub fn hash(&self) -> u64 {
@@ -63,15 +68,33 @@ impl Labels {
     }
 }
 
+/// Whether a label may have this name: `[a-zA-Z_][a-zA-Z0-9_]*`.
+pub fn is_label_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.first().is_some_and(|first| !first.is_ascii_digit())
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
 impl fmt::Display for Labels {
-    /// `{name="value", other="value"}`, with `"`, `\` and newlines escaped, as LogQL writes it.
+    /// `{name="value", other="value"}`, with `"`, `\`, tabs and line ends escaped, as LogQL writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
         for (at, (name, value)) in self.iter().enumerate() {
             if at > 0 {
                 f.write_str(", ")?;
             }
-            write!(f, "{name}={value:?}")?;
+            write!(f, "{name}=\"")?;
+            for character in value.chars() {
+                match character {
+                    '"' => f.write_str("\\\"")?,
+                    '\\' => f.write_str("\\\\")?,
+                    '\n' => f.write_str("\\n")?,
+                    '\r' => f.write_str("\\r")?,
+                    '\t' => f.write_str("\\t")?,
+                    other => f.write_char(other)?,
+                }
+            }
+            f.write_str("\"")?;
         }
         f.write_str("}")
     }
@@ -80,5 +103,39 @@ impl fmt::Display for Labels {
 impl fmt::Debug for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_sorted_and_each_name_comes_once() {
+        let labels = Labels::new([("b", "1"), ("a", "2"), ("b", "3"), ("empty", "")]);
+        assert_eq!(labels.iter().collect::<Vec<_>>(), [("a", "2"), ("b", "3")]);
+        assert_eq!(labels.get("b"), Some("3"));
+        assert_eq!(labels.get("empty"), None);
+        assert_eq!(labels.raw_bytes(), 4);
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_version() {
+        assert_eq!(Labels::new([("a", "1")]).hash(), xxh3_64(b"a\xff1\xff"));
+        assert_ne!(Labels::new([("a", "1b")]).hash(), Labels::new([("a1", "b")]).hash());
+    }
+
+    #[test]
+    fn labels_are_written_as_logql_reads_them() {
+        let labels = Labels::new([("a", "say \"x\"\n\\"), ("b", "caf\u{e9}")]);
+        assert_eq!(labels.to_string(), "{a=\"say \\\"x\\\"\\n\\\\\", b=\"caf\u{e9}\"}");
+    }
+
+    #[test]
+    fn a_label_name_is_an_identifier() {
+        assert!(is_label_name("_a9"));
+        for bad in ["", "9a", "a-b", "a.b", "\u{e9}"] {
+            assert!(!is_label_name(bad), "{bad}");
+        }
     }
 }

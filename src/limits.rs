@@ -27,6 +27,18 @@ pub const LABEL_NAME_BYTES_MAX: usize = KIB;
 pub const LABEL_VALUE_BYTES_MAX: usize = 2 * KIB;
 /// Structured metadata fields of one record.
 pub const METADATA_FIELDS_MAX: usize = 128;
+/// Names and values of one record's metadata together, so that a record always fits a sub-batch.
+pub const METADATA_BYTES_MAX: usize = 64 * KIB;
+/// Records of one request, refused ones too; 413 above. A record of no bytes costs two on the wire and a hundred here.
+pub const REQUEST_RECORDS_MAX: usize = MIB;
+/// Streams of one request; 413 above. Labels cost far more in memory than on the wire.
+pub const REQUEST_STREAMS_MAX: usize = 32 * KIB;
+/// Metadata fields of all records of one request; 413 above, for the same reason.
+pub const REQUEST_FIELDS_MAX: usize = 2 * MIB;
+/// A zstd body's window, as a power of two: 8 MiB, which every level but the ultra ones stays within.
+pub const REQUEST_ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// First bytes of a line in which a level is looked for.
+pub const LEVEL_SCAN_BYTES: usize = 512;
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// A tenant's name in bytes.
@@ -113,6 +125,10 @@ pub const METADATA_VOTERS_MAX: usize = 5;
 pub const LEADER_TRANSFERS_MAX: usize = 4;
 /// A node's address as it is configured.
 pub const ADDRESS_BYTES_MAX: usize = 256;
+/// How long a node that stops waits for others to lead what it led, and between two looks.
+pub const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
+/// The wait between two looks at what is still led.
+pub const HAND_OVER_POLL: Duration = Duration::from_millis(20);
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.
@@ -121,6 +137,11 @@ pub const SHARDS: u32 = 16;
 pub const REPLICATION_MAX: u32 = 7;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
+
+/// Entries of the metadata group between two of its snapshots.
+pub const METADATA_ENTRIES_PER_SNAPSHOT: u64 = 256;
+/// Entries before a snapshot that the metadata group's log keeps for a node that is behind.
+pub const METADATA_ENTRIES_KEPT: u64 = 1_024;
 
 // Between nodes.
 
@@ -158,8 +179,14 @@ pub const LINK_LINGER: Duration = Duration::from_millis(1);
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 /// Time in which a write to a peer must make progress.
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
+/// Silence after which a connection between nodes is closed; suspicion closes it sooner where the peer was heard before.
+pub const PEER_READ_DEADLINE: Duration = Duration::from_secs(3);
+/// Connections of one peer that have not finished the handshake.
+pub const HANDSHAKES_PER_PEER_MAX: usize = 4;
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two proposals of the first entry of a cluster.
+pub const FORMATION_TICK: Duration = Duration::from_millis(250);
 /// Time between two looks of the placer at where leaders are.
 pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
@@ -251,6 +278,10 @@ pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 pub const QUERY_DEPTH_MAX: usize = 128;
 /// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
 pub const QUERY_REGEXES_MAX: usize = 16;
+/// Range expressions of one query, each of which scans every shard.
+pub const QUERY_RANGES_MAX: usize = 4;
+/// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
+pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.
@@ -262,13 +293,24 @@ pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
+const _: () = assert!(
+    LINE_BYTES_MAX
+        + METADATA_BYTES_MAX
+        + (LABELS_MAX + 1) * (LABEL_NAME_BYTES_MAX + LABEL_VALUE_BYTES_MAX + 2)
+        + 4 * KIB
+        < BATCH_RAW_BYTES_MAX
+);
+const _: () =
+    assert!(REQUEST_ZSTD_WINDOW_LOG_MAX < 32 && 1 << REQUEST_ZSTD_WINDOW_LOG_MAX <= REQUEST_INFLATED_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= LINK_CREDIT_BYTES);
 const _: () = assert!(2 * (FRAME_BYTES_MAX + FRAME_OVERHEAD_BYTES) <= LINK_CREDIT_BYTES);
 const _: () = assert!(HELLO_BYTES_MAX + REFUSAL_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_millis());
 const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
-const _: () = assert!(PARTIAL_BYTES + LINE_BYTES_MAX + METADATA_FIELDS_MAX * 3 * KIB < PARTIAL_BYTES_MAX);
+const _: () =
+    assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);

@@ -18,6 +18,18 @@ impl Text {
         Some(Self(bytes))
     }
 
+    /// Text that lives as long as the program; costs nothing to clone.
+    pub const fn from_static(text: &'static str) -> Self {
+        Self(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// A part of a buffer as text, without a copy and without a second look at its bytes.
+    ///
+    /// Panics where `part` does not lie in `buffer`.
+    pub fn within(buffer: &Bytes, part: &str) -> Self {
+        Self(buffer.slice_ref(part.as_bytes()))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when it was made")
@@ -66,6 +78,13 @@ pub struct Record {
     pub line: Text,
     /// Fields beside the line, in the order they were sent.
     pub metadata: Vec<(Text, Text)>,
+}
+
+impl Record {
+    /// Bytes of the line and of the metadata's names and values.
+    pub fn raw_bytes(&self) -> usize {
+        self.line.len() + self.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
 }
 
 /// The records of one stream within one request, in the order they were sent.
@@ -152,4 +171,30 @@ pub struct Summary {
     pub max_timestamp: i64,
     /// Bytes of their lines and metadata, as users sent them.
     pub raw_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_shares_the_buffer_it_lies_in() {
+        let buffer = Bytes::from(b"one two".to_vec());
+        let text = std::str::from_utf8(&buffer[4..]).unwrap();
+        let shared = Text::within(&buffer, text);
+        assert_eq!(shared.as_str(), "two");
+        assert_eq!(shared.as_bytes().as_ptr(), buffer[4..].as_ptr());
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_no_text() {
+        assert_eq!(Text::from_utf8(Bytes::from_static(b"\xff")), None);
+        assert_eq!(Text::from_utf8(Bytes::from_static(b"ok")), Some(Text::from_static("ok")));
+    }
+
+    #[test]
+    fn raw_bytes_count_line_and_metadata() {
+        let record = Record { timestamp: 0, line: "four".into(), metadata: vec![("ab".into(), "c".into())] };
+        assert_eq!(record.raw_bytes(), 7);
+    }
 }

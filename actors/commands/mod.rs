@@ -4,25 +4,43 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod config_check;
+pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod query;
 pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod status;
 pub(crate) mod tail;
 mod traffic;
+pub(crate) mod tree;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context as _, bail};
 use clap::Args;
+use millpond_actors::load::Client;
 use millpond_actors::moment;
+use serde::de::DeserializeOwned;
+
+/// How long an operator's question may take; a tree of all nodes waits for a dead one.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the nodes are.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodesArgs {
-    /// Address of a node; give it several times to go on with the next when one fails
-    #[arg(long = "node", value_name = "URL", default_value = "http://127.0.0.1:3100", global = false)]
+    /// Address of a node; give it several times to go on with the next when one fails. MILLPOND_URL sets the default
+    #[arg(long = "node", value_name = "URL", default_values_t = default_nodes(), global = false)]
     nodes: Vec<String>,
+}
+
+/// What `MILLPOND_URL` names, separated by commas; else the node that runs where nothing is configured.
+fn default_nodes() -> Vec<String> {
+    let urls = std::env::var("MILLPOND_URL").unwrap_or_default();
+    let named: Vec<String> = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
+    if named.is_empty() { vec!["http://127.0.0.1:3100".to_owned()] } else { named }
 }
 
 impl NodesArgs {
@@ -34,6 +52,24 @@ impl NodesArgs {
         };
         self.nodes.iter().map(normal).collect()
     }
+}
+
+/// Asks the nodes in turn until one answers, and reads its answer as JSON. A refusal is an answer.
+pub(crate) async fn ask<T: DeserializeOwned>(nodes: &NodesArgs, path: &str) -> anyhow::Result<T> {
+    let client = Client::new(ASK_PATIENCE);
+    let mut failed = None;
+    for node in nodes.urls() {
+        let url = format!("{node}{path}");
+        match client.get(&url).await {
+            Ok(answer) if answer.status.is_success() => {
+                return serde_json::from_slice(&answer.body).with_context(|| format!("{url}: not the answer expected"));
+            }
+            Ok(answer) => bail!("{url}: {}: {}", answer.status, answer.text()),
+            Err(error) => failed = Some(error),
+        }
+    }
+    let hint = "no node answered (--node or MILLPOND_URL says where they are)";
+    Err(failed.map_or_else(|| anyhow::anyhow!("no node was named"), anyhow::Error::from).context(hint))
 }
 
 /// Nanoseconds since the Unix epoch.
@@ -126,6 +162,11 @@ impl Paint {
     /// For standard output as it is; `NO_COLOR` is honoured.
     pub(crate) fn stdout() -> Self {
         Self { terminal: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    /// Whether escape sequences are welcome.
+    pub(crate) fn colour(self) -> bool {
+        self.terminal
     }
 
     /// Text of secondary interest.

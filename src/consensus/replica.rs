@@ -5,6 +5,9 @@
 //! messages go out at once, in parallel with its own write; a follower's answers wait until everything given out
 //! before them is durable. A `Ready` that writes nothing passes through the same queue, so order holds.
 //!
+//! A sole voter wins an election without asking anybody, which raft-rs does at once. So it stands only when its log is
+//! durable, and its messages to learners wait until its term is: a crash must not bring a second leader of that term.
+//!
 //! A commit index alone is never written: it is a hint, and rides along with the next write.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -159,6 +162,8 @@ struct Pending {
     number: u64,
     /// Whether a `Persisted` of this number will come.
     writes: bool,
+    /// The term that is durable with it.
+    term: Term,
     messages: Vec<eraftpb::Message>,
 }
 
@@ -186,6 +191,7 @@ pub struct Replica {
     timeout: (Term, StateRole, usize),
     told: (Role, Term, Option<ReplicaId>),
     pending: VecDeque<Pending>,
+    durable_term: Term,
     /// The hard state last written or given out, and the one that waits for the next write.
     written: HardState,
     unwritten: Option<HardState>,
@@ -233,6 +239,7 @@ impl Replica {
             timeout: (term, StateRole::Follower, 0),
             told: (Role::Follower, term, None),
             pending: VecDeque::new(),
+            durable_term: term,
             written,
             unwritten: None,
             proposals: BTreeMap::new(),
@@ -284,7 +291,7 @@ impl Replica {
                 }
             }
             Event::Campaign => {
-                if self.raw.raft.promotable() {
+                if self.raw.raft.promotable() && self.may_stand() {
                     // raft-rs answers a campaign of its own with an error only for foreign messages.
                     self.raw.campaign().expect("a local message is always taken");
                 }
@@ -301,7 +308,9 @@ impl Replica {
     }
 
     fn tick(&mut self, effects: &mut Vec<Effect>) {
-        self.raw.tick();
+        if self.may_stand() {
+            self.raw.tick();
+        }
         for ticket in self.reads.tick() {
             effects.push(Effect::ReadLost { ticket, why: ReadLoss::Late });
         }
@@ -316,6 +325,15 @@ impl Replica {
         });
     }
 
+    fn writes_pending(&self) -> bool {
+        self.pending.iter().any(|pending| pending.writes)
+    }
+
+    /// Whether winning an election on the spot would be sound.
+    fn may_stand(&self) -> bool {
+        self.voters.len() > 1 || self.role() == Role::Leader || !self.writes_pending()
+    }
+
     fn receive(&mut self, message: Message) -> Result<(), ConsensusError> {
         let foreign = |why| ConsensusError::Foreign { shard: self.shard, from: message.from, kind: message.kind, why };
         let gate = Gate {
@@ -325,7 +343,7 @@ impl Replica {
             term: self.term(),
             last_index: self.last_index(),
             leads: self.role() == Role::Leader,
-            votes_unasked: self.role() == Role::Candidate && self.pending.iter().any(|pending| pending.writes),
+            votes_unasked: self.role() == Role::Candidate && self.writes_pending(),
         };
         gate.check(&message).map_err(foreign)?;
         let error = foreign("raft does not take it");
@@ -355,8 +373,7 @@ impl Replica {
 
     /// Whether raft-rs took the payload. Stepped by hand, since its own `propose` copies.
     fn append(&mut self, payload: Bytes) -> bool {
-        let mut entry = eraftpb::Entry::default();
-        entry.data = payload;
+        let entry = eraftpb::Entry { data: payload, ..Default::default() };
         let mut message = eraftpb::Message::default();
         message.set_msg_type(eraftpb::MessageType::MsgPropose);
         message.from = self.raw.raft.id;
@@ -377,6 +394,7 @@ impl Replica {
     }
 
     fn release(&mut self, pending: Pending, effects: &mut Vec<Effect>) {
+        self.durable_term = pending.term;
         send(pending.messages, effects);
         self.raw.on_persist_ready(pending.number);
     }
@@ -481,7 +499,7 @@ impl Replica {
         let number = ready.number();
         let entries = ready.take_entries();
         let messages = ready.take_messages();
-        let answers = ready.take_persisted_messages();
+        let mut held = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
         let reads = ready.take_read_states();
         if let Some(hard_state) = ready.hs() {
@@ -491,10 +509,14 @@ impl Replica {
                 commit: Index(hard_state.commit),
             });
         }
-        send(messages, effects);
+        if self.durable_term == self.term() {
+            send(messages, effects);
+        } else {
+            held.extend(messages);
+        }
         let writes = self.write(number, entries, effects);
         self.raw.advance_append_async(ready);
-        let pending = Pending { number, writes, messages: answers };
+        let pending = Pending { number, writes, term: self.term(), messages: held };
         if writes || !self.pending.is_empty() {
             self.pending.push_back(pending);
         } else {

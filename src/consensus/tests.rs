@@ -387,9 +387,8 @@ fn a_read_waits_for_a_majority() {
     world.step(id(1), Event::Read { ticket: 10 });
     world.step(id(1), Event::Read { ticket: 11 });
     let ready = |world: &World| {
-        let ready = |notice: &Effect| match notice {
-            Effect::ReadReady { ticket, index } => Some((*ticket, *index)),
-            _ => None,
+        let ready = |notice: &Effect| {
+            if let Effect::ReadReady { ticket, index } = notice { Some((*ticket, *index)) } else { None }
         };
         world.seats[&id(1)].notices.iter().filter_map(ready).collect::<Vec<_>>()
     };
@@ -653,6 +652,18 @@ fn a_learner_follows_and_never_stands() {
 }
 
 #[test]
+fn a_sole_voter_speaks_to_learners_only_in_a_durable_term() {
+    let options = ReplicaOptions { voters: vec![id(1)], learners: vec![id(2)], ..options(1) };
+    let mut replica = Replica::new(options, Recovered::default(), Index(0)).unwrap();
+    let mut effects = Vec::new();
+    replica.step(Event::Campaign, &mut effects).unwrap();
+    assert_eq!(replica.role(), Role::Leader);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Send { .. })));
+    replica.step(Event::Persisted { number: 1 }, &mut effects).unwrap();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Send { .. })));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     let story = |seed| {
         let mut world = World::new(3, seed);
@@ -740,10 +751,10 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
     }
     let mut through = None;
     for effect in effects {
-        match effect {
-            Effect::Persist { number, .. } => writes.push_back(number),
-            Effect::Apply { entries } => through = entries.last().map(|entry| entry.index),
-            _ => {}
+        if let Effect::Persist { number, .. } = effect {
+            writes.push_back(number);
+        } else if let Effect::Apply { entries } = effect {
+            through = entries.last().map(|entry| entry.index);
         }
     }
     if let Some(through) = through {
@@ -752,7 +763,7 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_message_makes_a_replica_panic(pokes in proptest::collection::vec(any_poke(), 1..120), single: bool) {

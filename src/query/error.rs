@@ -156,16 +156,6 @@ pub enum QueryError {
         /// What storage said.
         what: String,
     },
-    /// Records that were asked for by offset are not held.
-    #[error("{shard} holds no record at offset {from}: it ends at {end}")]
-    OffsetBeyondEnd {
-        /// The shard.
-        shard: ShardId,
-        /// The offset asked for.
-        from: u64,
-        /// The first offset not given out.
-        end: u64,
-    },
     /// Bytes from another node that are no request or partial answer of this version.
     #[error("a node sent a {what} that this version cannot read (version byte {version:?}): {why}")]
     Codec {
@@ -211,8 +201,7 @@ impl QueryError {
             | Self::TooManyRecords { .. }
             | Self::TooManySeries { .. }
             | Self::Memory { .. }
-            | Self::AnswerTooLarge { .. }
-            | Self::OffsetBeyondEnd { .. } => Class::Refuse,
+            | Self::AnswerTooLarge { .. } => Class::Refuse,
             Self::Storage { .. }
             | Self::Unavailable { .. }
             | Self::Busy { .. }

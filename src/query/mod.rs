@@ -3,11 +3,17 @@
 //!
 //! This room does not know where shards live, what time it is, or how requests travel.
 
+pub mod answer;
 pub mod ast;
 pub mod error;
 mod lexer;
+pub mod merge;
 pub mod parser;
+pub mod partial;
 pub mod pattern;
+pub mod plan;
+pub mod scan;
 pub mod time;
 
 pub use error::{ParseCause, QueryError};
+pub use scan::View;

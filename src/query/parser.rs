@@ -49,6 +49,14 @@ fn name_of_binary(symbol: &str) -> Option<(BinaryOp, u8)> {
     })
 }
 
+fn is_scalar(expr: &MetricExpr) -> bool {
+    match expr {
+        MetricExpr::Number(_) => true,
+        MetricExpr::Binary { left, right, .. } => is_scalar(left) && is_scalar(right),
+        MetricExpr::Vector(_) | MetricExpr::Range(_) | MetricExpr::Aggregate { .. } => false,
+    }
+}
+
 impl Parser {
     fn new(text: &str) -> Result<Self, QueryError> {
         if text.len() > QUERY_TEXT_BYTES_MAX {
@@ -241,7 +249,12 @@ impl Parser {
     fn aggregate(&mut self, op: AggregateOp) -> Result<MetricExpr, QueryError> {
         let before = self.grouping()?;
         self.symbol("(")?;
+        let place = self.place();
         let inner = self.metric(1)?;
+        if is_scalar(&inner) {
+            let expected = "series to aggregate, such as count_over_time".to_owned();
+            return Err(place.refuse(ParseCause::Expected { expected, found: "a number".to_owned() }));
+        }
         self.symbol(")")?;
         let grouping = match before {
             Some(grouping) => grouping,
@@ -402,10 +415,7 @@ impl Parser {
 
 /// The same error at the place of the string it is about.
 fn moved(error: QueryError, place: Place) -> QueryError {
-    match error {
-        QueryError::Parse { cause, .. } => place.refuse(cause),
-        other => other,
-    }
+    if let QueryError::Parse { cause, .. } = error { place.refuse(cause) } else { error }
 }
 
 #[cfg(test)]
@@ -458,6 +468,7 @@ mod tests {
             "parse error at line 2, col 8: syntax error: expected a line filter or a range such as [5m], found \")\""
         );
         assert!(refusal("{a=\"b").contains("line 1, col 4: syntax error: the string"));
+        assert!(refusal("sum(1 + 2)").contains("line 1, col 5: syntax error: expected series to aggregate"));
         assert!(refusal("").contains("found end of the query"));
         assert!(refusal("{a=~\"(\"}").starts_with("parse error at line 1, col 5: error parsing regexp \"(\""));
     }
@@ -534,6 +545,7 @@ mod tests {
             prop_oneof![
                 (0_usize..5, any::<bool>(), names, inner.clone()).prop_map(|(op, by, names, inner)| {
                     let grouping = if by { Grouping::By(names) } else { Grouping::Without(names) };
+                    let inner = if is_scalar(&inner) { MetricExpr::Vector(1.0) } else { inner };
                     MetricExpr::Aggregate { op: AggregateOp::ALL[op], grouping, inner: Box::new(inner) }
                 }),
                 (0_usize..6, inner.clone(), inner).prop_map(|(op, left, right)| {

@@ -93,7 +93,7 @@ impl StreamPattern {
 
 #[derive(Clone, Debug)]
 enum Needle {
-    Text(memmem::Finder<'static>),
+    Text(Box<memmem::Finder<'static>>),
     Regex(Regex),
 }
 
@@ -118,10 +118,11 @@ impl LinePattern {
             FilterOp::Contains | FilterOp::NotContains => Ok(Needle::Text(finder(text.as_bytes()))),
             FilterOp::Matches | FilterOp::NotMatches => {
                 let hir = hir(text, syntax::Config::new())?;
-                match hir.kind() {
-                    HirKind::Literal(literal) => Ok(Needle::Text(finder(&literal.0))),
-                    HirKind::Empty => Ok(Needle::Text(finder(b""))),
-                    _ => compile(text, &hir).map(Needle::Regex),
+                // An expression without any operator is a text, and found faster as such.
+                if let HirKind::Literal(literal) = hir.kind() {
+                    Ok(Needle::Text(finder(&literal.0)))
+                } else {
+                    compile(text, &hir).map(Needle::Regex)
                 }
             }
         };
@@ -134,8 +135,8 @@ impl LinePattern {
     }
 }
 
-fn finder(needle: &[u8]) -> memmem::Finder<'static> {
-    memmem::Finder::new(needle).into_owned()
+fn finder(needle: &[u8]) -> Box<memmem::Finder<'static>> {
+    Box::new(memmem::Finder::new(needle).into_owned())
 }
 
 /// The line filters of a query, ready to run.
@@ -143,7 +144,7 @@ fn finder(needle: &[u8]) -> memmem::Finder<'static> {
 pub struct LineFilters {
     filters: Vec<LinePattern>,
     /// The longest text that every passing line holds: worth a search over many lines at once.
-    needle: Option<memmem::Finder<'static>>,
+    needle: Option<Box<memmem::Finder<'static>>>,
 }
 
 impl LineFilters {

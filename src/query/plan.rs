@@ -79,6 +79,13 @@ impl Points {
         self.start.saturating_add(self.step.saturating_mul(i64::from(point)))
     }
 
+    /// Whether there is one, not too many, and none is out of range.
+    fn are_sound(&self) -> bool {
+        let steps = self.step.checked_mul(i64::from(self.count) - 1);
+        let known = self.step > 0 && self.count > 0 && self.count as usize <= POINTS_MAX;
+        known && steps.is_some_and(|steps| self.start.checked_add(steps).is_some())
+    }
+
     /// The last one's time.
     pub fn end(&self) -> i64 {
         self.at(self.count - 1)
@@ -193,7 +200,7 @@ impl ShardRequest {
     pub fn decode(bytes: &[u8]) -> Result<Self, QueryError> {
         let request: Self = decode("request", bytes)?;
         if let Want::Counts(CountQuery { window, points, .. }) = &request.want
-            && (*window <= 0 || points.step <= 0 || points.count == 0 || points.count as usize > POINTS_MAX)
+            && (*window <= 0 || !points.are_sound())
         {
             let why = "window, step and points out of range".to_owned();
             return Err(QueryError::Codec { what: "request".to_owned(), version: Some(VERSION), why });

@@ -6,6 +6,7 @@ mod idle;
 mod ingest;
 mod query;
 mod report;
+mod wal;
 
 use std::fs;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Bench {
     Ingest(ingest::Args),
     /// Latency of queries over loaded data
     Query(query::Args),
+    /// The log of one node against plain appends
+    Wal(wal::Args),
     /// Time until writes resume after a leader was killed
     Failover(failover::Args),
     /// What nodes cost that do nothing
@@ -78,6 +81,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (report, json) = match args.bench {
         Bench::Ingest(args) => (ingest::run(&args).await?, args.common.json),
         Bench::Query(args) => (query::run(&args).await?, args.common.json),
+        Bench::Wal(args) => (wal::run(&args)?, args.common.json),
         Bench::Failover(args) => (failover::run(&args).await?, args.common.json),
         Bench::Idle(args) => (idle::run(&args).await?, args.common.json),
     };
@@ -113,7 +117,7 @@ impl Drop for Scratch {
 async fn start(scratch: &Scratch, nodes: u64, shards: u32, client: &Client) -> Result<LocalCluster> {
     let executable = std::env::current_exe().context("finding this executable")?;
     let folder = scratch.0.join("cluster");
-    let plan = Plan { executable, folder, nodes, shards, fault_injection: false };
+    let plan = Plan { executable, folder, nodes, shards, settings: String::new() };
     Ok(LocalCluster::start(&plan, client, READY_WITHIN).await?)
 }
 

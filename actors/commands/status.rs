@@ -1,0 +1,71 @@
+//! `millpond status`: a node in a few lines.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use millpond_actors::listeners::http::ops::StatusReport;
+
+use super::{NodesArgs, Paint, ask};
+
+/// Show whether a node is ready, which shards it leads, and what is wrong
+#[derive(ClapArgs, Debug)]
+#[command(after_help = r#"Examples:
+  millpond status
+  millpond status --node http://127.0.0.1:3102
+  millpond status --json | jq .ready
+
+Exit codes: 0 ready, 1 not ready or no answer."#)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    nodes: NodesArgs,
+    /// Print what the node answers
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let status: StatusReport = ask(&args.nodes, "/api/v1/status").await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", lines(&status, Paint::stdout()));
+    }
+    Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn lines(status: &StatusReport, paint: Paint) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {value}", paint.dim(&format!("{name:<9}")));
+    };
+    let title = format!("{} (node {}) of cluster {}", status.name, status.node, status.cluster);
+    line("node", &paint.bold(&title));
+    line("version", &format!("{}, settings {}", status.version, status.fingerprint));
+    line("started", &format!("{}, boot {}", status.started, status.boot));
+    match &status.reason {
+        None => line("ready", "yes"),
+        Some(reason) => line("ready", &paint.level("error", &format!("no: {reason}"))),
+    }
+    let mut roles: BTreeMap<&str, usize> = BTreeMap::new();
+    for replica in status.parts.iter().filter(|part| part.kind == "replica") {
+        *roles.entry(replica.details.get("role").map_or("unknown", String::as_str)).or_default() += 1;
+    }
+    line("replicas", &counted(roles.into_iter()));
+    line("actors", &counted(status.actors.iter().map(|(state, count)| (state, *count))));
+    line("restarts", &status.restarts.to_string());
+    for part in status.parts.iter().filter(|part| part.last_reason.is_some()) {
+        let reason = part.last_reason.as_deref().unwrap_or_default();
+        let said = format!("{} is {} after {} restarts: {reason}", part.name, part.state, part.restarts);
+        line("restarted", &paint.level("warn", &said));
+    }
+    text
+}
+
+fn counted<N: ToString>(counts: impl Iterator<Item = (N, usize)>) -> String {
+    let said: Vec<String> = counts.map(|(name, count)| format!("{count} {}", name.to_string())).collect();
+    if said.is_empty() { "none".to_owned() } else { said.join(", ") }
+}

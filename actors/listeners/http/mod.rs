@@ -1,0 +1,3 @@
+//! The HTTP listener and its routes.
+
+pub mod ops;

@@ -1,0 +1,3 @@
+//! Where the outside reaches a node.
+
+pub mod http;

@@ -1,0 +1,268 @@
+//! Answers as clients read them: Loki's envelope, tail frames, and records by offset. Everything that users sent is
+//! escaped as JSON; nothing of it is interpreted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::merge::{Answer, AnswerRecord, Outcome};
+use super::partial::Seen;
+use super::scan::folded;
+use crate::id::ShardId;
+use crate::label::Labels;
+
+/// How metadata is shown: folded into the stream's labels, or beside each line, as a client asks with the header
+/// `X-Loki-Response-Encoding-Flags: categorize-labels`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Part of the stream's labels.
+    #[default]
+    Folded,
+    /// The third element of each value.
+    Categorized,
+}
+
+fn object<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    Value::Object(pairs.map(|(name, value)| (name.to_owned(), Value::from(value))).collect())
+}
+
+fn labels(labels: &Labels) -> Value {
+    object(labels.iter())
+}
+
+/// A number as Prometheus writes it.
+fn number(value: f64) -> String {
+    if value == f64::INFINITY {
+        "+Inf".to_owned()
+    } else if value == f64::NEG_INFINITY {
+        "-Inf".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+/// Seconds, with milliseconds where there are some.
+fn seconds(nanoseconds: i64) -> Value {
+    let milliseconds = nanoseconds.div_euclid(1_000_000);
+    if milliseconds % 1_000 == 0 { Value::from(milliseconds / 1_000) } else { Value::from(milliseconds as f64 / 1e3) }
+}
+
+fn sample(time: i64, value: f64) -> Value {
+    json!([seconds(time), number(value)])
+}
+
+fn streams<'a>(records: impl Iterator<Item = &'a AnswerRecord>, encoding: Encoding) -> Value {
+    let mut streams: BTreeMap<Labels, Vec<Value>> = BTreeMap::new();
+    for record in records {
+        let metadata = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let time = record.timestamp.to_string();
+        match encoding {
+            Encoding::Folded => {
+                let stream =
+                    if record.metadata.is_empty() { record.labels.clone() } else { folded(&record.labels, metadata) };
+                streams.entry(stream).or_default().push(json!([time, record.line]));
+            }
+            Encoding::Categorized => {
+                let mut beside = Map::new();
+                if !record.metadata.is_empty() {
+                    beside.insert("structuredMetadata".to_owned(), object(metadata));
+                }
+                streams.entry(record.labels.clone()).or_default().push(json!([time, record.line, beside]));
+            }
+        }
+    }
+    streams.into_iter().map(|(stream, values)| json!({ "stream": labels(&stream), "values": values })).collect()
+}
+
+fn stats(seen: Seen, returned: usize, took: Duration) -> Value {
+    let time = took.as_secs_f64();
+    let per_second = |amount: u64| if time > 0.0 { (amount as f64 / time) as u64 } else { 0 };
+    json!({
+        "summary": {
+            "bytesProcessedPerSecond": per_second(seen.bytes),
+            "linesProcessedPerSecond": per_second(seen.records),
+            "totalBytesProcessed": seen.bytes,
+            "totalLinesProcessed": seen.records,
+            "totalEntriesReturned": returned,
+            "execTime": time,
+            "queueTime": 0.0,
+            "subqueries": 0,
+            "splits": 0,
+            "shards": 0,
+        },
+        "querier": { "store": { "totalChunksRef": seen.chunks, "totalChunksDownloaded": seen.chunks } },
+        "ingester": {},
+    })
+}
+
+impl Answer {
+    /// Loki's envelope. `took` is how long the query ran.
+    pub fn to_json(&self, encoding: Encoding, took: Duration) -> Vec<u8> {
+        let mut whole = Map::new();
+        whole.insert("status".to_owned(), "success".into());
+        whole.insert("data".to_owned(), self.data(encoding, took));
+        if !self.missing.is_empty() {
+            let warnings = self.missing.iter().map(|(shard, why)| format!("partial result: {shard} is missing: {why}"));
+            whole.insert("partial".to_owned(), true.into());
+            whole.insert("warnings".to_owned(), warnings.collect());
+        }
+        serde_json::to_vec(&Value::Object(whole)).expect("a JSON value into memory")
+    }
+
+    fn data(&self, encoding: Encoding, took: Duration) -> Value {
+        let (kind, result, returned) = match &self.outcome {
+            Outcome::Texts(texts) => return texts.iter().map(String::as_str).collect(),
+            Outcome::Series(series) => return series.iter().map(labels).collect(),
+            Outcome::Records(records) => ("streams", streams(records.iter(), encoding), records.len()),
+            Outcome::Matrix(points, series) => {
+                let values = |points_of: &[(u32, f64)]| {
+                    points_of.iter().map(|(point, value)| sample(points.at(*point), *value)).collect::<Value>()
+                };
+                let result = series
+                    .iter()
+                    .map(|series| json!({ "metric": labels(&series.labels), "values": values(&series.points) }));
+                ("matrix", result.collect(), 0)
+            }
+            Outcome::Vector(time, values) => {
+                let result = values
+                    .iter()
+                    .map(|(metric, value)| json!({ "metric": labels(metric), "value": sample(*time, *value) }));
+                ("vector", result.collect(), 0)
+            }
+            Outcome::Scalar(time, value) => ("scalar", sample(*time, *value), 0),
+        };
+        let mut data = json!({ "resultType": kind, "result": result, "stats": stats(self.seen, returned, took) });
+        if encoding == Encoding::Categorized && kind == "streams" {
+            data["encodingFlags"] = json!(["categorize-labels"]);
+        }
+        data
+    }
+}
+
+/// One frame of a tail.
+pub fn tail_frame(records: &[AnswerRecord], encoding: Encoding) -> String {
+    let mut frame = json!({ "streams": streams(records.iter(), encoding), "dropped_entries": [] });
+    if encoding == Encoding::Categorized {
+        frame["encodingFlags"] = json!(["categorize-labels"]);
+    }
+    frame.to_string()
+}
+
+fn by_offset(record: &AnswerRecord) -> Value {
+    json!({
+        "offset": record.offset,
+        "timestamp": record.timestamp.to_string(),
+        "tenant": &*record.tenant,
+        "labels": labels(&record.labels),
+        "line": record.line,
+        "metadata": object(record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
+    })
+}
+
+/// Records by offset as one JSON object a line.
+pub fn offsets_ndjson(records: &[AnswerRecord]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, &by_offset(record)).expect("a JSON value into memory");
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// Records by offset as one JSON object: `next` is where to go on, `end` the first offset not given out.
+pub fn offsets_json(shard: ShardId, records: &[AnswerRecord], next: u64, end: u64) -> Vec<u8> {
+    let records: Value = records.iter().map(by_offset).collect();
+    json!({ "shard": shard.0, "next": next, "end": end, "records": records }).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::merge::Series;
+    use super::super::plan::Points;
+    use super::*;
+
+    fn record(timestamp: i64, line: &str, metadata: &[(&str, &str)]) -> AnswerRecord {
+        AnswerRecord {
+            shard: ShardId(3),
+            offset: 7,
+            timestamp,
+            tenant: "fake".into(),
+            labels: Labels::new([("app", "a\"b")]),
+            line: line.to_owned(),
+            metadata: metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    fn parsed(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    fn answer(outcome: Outcome) -> Answer {
+        Answer { outcome, seen: Seen { records: 4, bytes: 100, chunks: 1 }, missing: Vec::new() }
+    }
+
+    #[test]
+    fn streams_carry_metadata_in_their_labels() {
+        let found =
+            answer(Outcome::Records(vec![record(2, "x\n<b>", &[("app", "m"), ("k", "v")]), record(1, "y", &[])]));
+        let json = parsed(&found.to_json(Encoding::Folded, Duration::from_millis(10)));
+        assert_eq!(json["status"], "success");
+        assert_eq!(json["data"]["resultType"], "streams");
+        let expected = json!([
+            { "stream": { "app": "a\"b" }, "values": [["1", "y"]] },
+            { "stream": { "app": "a\"b", "app_extracted": "m", "k": "v" }, "values": [["2", "x\n<b>"]] },
+        ]);
+        assert_eq!(json["data"]["result"], expected);
+        assert_eq!(json["data"]["stats"]["summary"]["totalLinesProcessed"], 4);
+        assert!(json["data"].get("encodingFlags").is_none() && json.get("partial").is_none());
+    }
+
+    #[test]
+    fn categorized_streams_carry_metadata_beside_each_line() {
+        let found = answer(Outcome::Records(vec![record(2, "x", &[("k", "v")]), record(1, "y", &[])]));
+        let json = parsed(&found.to_json(Encoding::Categorized, Duration::ZERO));
+        let expected = json!([{ "stream": { "app": "a\"b" }, "values": [
+            ["2", "x", { "structuredMetadata": { "k": "v" } }], ["1", "y", {}],
+        ] }]);
+        assert_eq!(json["data"]["result"], expected);
+        assert_eq!(json["data"]["encodingFlags"], json!(["categorize-labels"]));
+    }
+
+    #[test]
+    fn numbers_are_strings_and_times_are_seconds() {
+        let points = Points { start: 1_500_000_000, step: 500_000_000, count: 2 };
+        let labels = || Labels::new([("a", "b")]);
+        let series = Series { labels: labels(), points: vec![(0, 1.0), (1, 0.1)] };
+        let json = parsed(&answer(Outcome::Matrix(points, vec![series])).to_json(Encoding::Folded, Duration::ZERO));
+        let expected = json!([{ "metric": { "a": "b" }, "values": [[1.5, "1"], [2, "0.1"]] }]);
+        assert_eq!(json["data"]["result"], expected);
+        let vector = answer(Outcome::Vector(3_000_000_000, vec![(labels(), f64::INFINITY)]));
+        let json = parsed(&vector.to_json(Encoding::Folded, Duration::ZERO));
+        assert_eq!(json["data"]["result"], json!([{ "metric": { "a": "b" }, "value": [3, "+Inf"] }]));
+        let json = parsed(&answer(Outcome::Scalar(0, 2.0)).to_json(Encoding::Folded, Duration::ZERO));
+        assert_eq!(json["data"]["result"], json!([0, "2"]));
+    }
+
+    #[test]
+    fn a_partial_answer_says_so() {
+        let mut found = answer(Outcome::Texts(vec!["app".into()]));
+        found.missing.push((ShardId(5), "no leader".into()));
+        let json = parsed(&found.to_json(Encoding::Folded, Duration::ZERO));
+        assert_eq!(json["data"], json!(["app"]));
+        assert_eq!(json["partial"], true);
+        assert_eq!(json["warnings"], json!(["partial result: shard-5 is missing: no leader"]));
+    }
+
+    #[test]
+    fn records_by_offset_are_a_line_each() {
+        let lines = offsets_ndjson(&[record(1, "a\nb", &[("k", "v")]), record(2, "c", &[])]);
+        assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 2);
+        let first = parsed(lines.split(|byte| *byte == b'\n').next().unwrap());
+        let expected = json!({ "offset": 7, "timestamp": "1", "tenant": "fake", "labels": { "app": "a\"b" },
+            "line": "a\nb", "metadata": { "k": "v" } });
+        assert_eq!(first, expected);
+        let whole = parsed(&offsets_json(ShardId(3), &[record(1, "a", &[])], 8, 9));
+        assert_eq!((&whole["shard"], &whole["next"], &whole["end"]), (&json!(3), &json!(8), &json!(9)));
+    }
+}

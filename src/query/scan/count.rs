@@ -1,0 +1,246 @@
+//! Counts records, or their bytes, in sliding windows per series.
+
+use std::collections::BTreeMap;
+
+use crate::block::rows::{Rows, Summary};
+use crate::label::Labels;
+use crate::limits::QUERY_BYTES_MAX;
+use crate::query::ast::Grouping;
+use crate::query::error::QueryError;
+use crate::query::partial::{CountSeries, pairs};
+use crate::query::pattern::LineFilters;
+use crate::query::plan::{CountQuery, Points};
+
+/// What a series takes beside its labels and counts, generously.
+const SERIES_BYTES: usize = 256;
+
+/// The labels of a record as queries see them: its stream's and its metadata. A field with the name of a label goes by
+/// `name_extracted`.
+pub fn folded<'a>(labels: &'a Labels, metadata: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
+    let fields = metadata.map(|(name, value)| {
+        let name: Box<str> =
+            if labels.get(name).is_some() { format!("{name}_extracted").into() } else { Box::from(name) };
+        (name, Box::from(value))
+    });
+    let labels = labels.iter().map(|(name, value)| (Box::from(name), Box::from(value)));
+    Labels::new::<Box<str>, Box<str>>(labels.chain(fields))
+}
+
+/// The labels of a group, of a series in it.
+pub fn grouped(grouping: &Grouping, labels: &Labels) -> Labels {
+    let kept = |name: &str| match grouping {
+        Grouping::By(names) => names.iter().any(|wanted| wanted == name),
+        Grouping::Without(names) => names.iter().all(|unwanted| unwanted != name),
+    };
+    Labels::new(labels.iter().filter(|(name, _)| kept(name)))
+}
+
+/// Counts at points as differences to the point before: a record that is in the windows of many points costs two.
+enum Tally {
+    /// Point and difference, not sorted.
+    Sparse(Vec<(u32, i64)>),
+    /// Per point.
+    Dense(Vec<i64>),
+}
+
+impl Tally {
+    /// Adds `amount` at the points from `first` before `past`.
+    fn add(&mut self, points: u32, first: u32, past: u32, amount: i64) {
+        if let Self::Sparse(differences) = self
+            && differences.len() * 2 > points as usize
+        {
+            let mut dense = vec![0; points as usize];
+            differences.iter().for_each(|(point, difference)| dense[*point as usize] += difference);
+            *self = Self::Dense(dense);
+        }
+        match self {
+            Self::Sparse(differences) => {
+                differences.push((first, amount));
+                if past < points {
+                    differences.push((past, -amount));
+                }
+            }
+            Self::Dense(dense) => {
+                dense[first as usize] += amount;
+                if past < points {
+                    dense[past as usize] -= amount;
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Sparse(differences) => differences.capacity() * size_of::<(u32, i64)>(),
+            Self::Dense(dense) => dense.len() * size_of::<i64>(),
+        }
+    }
+
+    /// Point and count where the count is not zero.
+    fn points(self, points: u32) -> Vec<(u32, u64)> {
+        let dense = match self {
+            Self::Dense(dense) => dense,
+            Self::Sparse(differences) => {
+                let mut dense = vec![0; points as usize];
+                differences.iter().for_each(|(point, difference)| dense[*point as usize] += difference);
+                dense
+            }
+        };
+        let sums = dense.into_iter().scan(0_i64, |sum, difference| {
+            *sum += difference;
+            Some(u64::try_from(*sum).expect("what was added comes off once"))
+        });
+        (0..points).zip(sums).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+pub(super) struct Counter {
+    pub(super) filters: LineFilters,
+    bytes_of_lines: bool,
+    window: i64,
+    points: Points,
+    grouping: Option<Grouping>,
+    series: Vec<(Labels, Tally)>,
+    indexes: BTreeMap<Labels, u32>,
+}
+
+/// Metadata fields of a row that tell series apart.
+type Fields<'a> = Vec<(&'a str, &'a str)>;
+
+impl Counter {
+    pub(super) fn new(query: &CountQuery) -> Result<Self, QueryError> {
+        Ok(Self {
+            filters: LineFilters::new(&query.logs.filters)?,
+            bytes_of_lines: query.bytes,
+            window: query.window,
+            points: query.points,
+            grouping: query.grouping.clone(),
+            series: Vec::new(),
+            indexes: BTreeMap::new(),
+        })
+    }
+
+    /// Timestamps after the first, through the second.
+    fn time(&self) -> (i64, i64) {
+        (self.points.start.saturating_sub(self.window), self.points.end())
+    }
+
+    pub(super) fn may_hold(&self, chunk: &Summary) -> bool {
+        let (after, through) = self.time();
+        chunk.max_timestamp > after && chunk.min_timestamp <= through
+    }
+
+    pub(super) fn needs_lines(&self) -> bool {
+        self.bytes_of_lines || !self.filters.is_empty()
+    }
+
+    /// Whether metadata can tell series of these streams apart.
+    pub(super) fn needs_metadata<'a>(&self, mut streams: impl Iterator<Item = &'a Labels>) -> bool {
+        match &self.grouping {
+            None | Some(Grouping::Without(_)) => true,
+            Some(Grouping::By(names)) => streams.any(|labels| names.iter().any(|name| labels.get(name).is_none())),
+        }
+    }
+
+    /// Counts the rows that pass; answers how many had fitting time and stream.
+    pub(super) fn count(&mut self, rows: &Rows, matching: &[bool], metadata: bool) -> Result<u64, QueryError> {
+        let (after, through) = self.time();
+        let (streams, timestamps) = (rows.stream_indexes(), rows.timestamps());
+        let fits = |row: &u32| {
+            let (stream, timestamp) = (streams[*row as usize], timestamps[*row as usize]);
+            matching[stream as usize] && timestamp > after && timestamp <= through
+        };
+        let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
+        let mut selected: Vec<u32> = (0..count).filter(fits).collect();
+        let seen = selected.len() as u64;
+        if !self.filters.is_empty() {
+            let (text, ends) = rows.text();
+            self.filters.retain(text.as_bytes(), ends, &mut selected);
+        }
+        self.tally(rows, &selected, metadata);
+        let held: usize = self.series.iter().map(|(labels, tally)| labels_bytes(labels) + tally.bytes()).sum();
+        if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
+    }
+
+    fn tally(&mut self, rows: &Rows, selected: &[u32], metadata: bool) {
+        let mut known: Vec<BTreeMap<Fields<'_>, u32>> = vec![BTreeMap::new(); rows.streams().len()];
+        let mut fields: Fields<'_> = Vec::new();
+        let mut last: Option<(u32, Fields<'_>, u32)> = None;
+        for row in selected {
+            let row = *row as usize;
+            let stream = rows.stream_indexes()[row];
+            fields.clear();
+            if metadata {
+                fields.extend(rows.metadata(row).filter(|(name, _)| self.tells_apart(name)));
+            }
+            let same = last.as_ref().filter(|(at, known, _)| *at == stream && *known == fields);
+            let index = match same {
+                Some((_, _, index)) => *index,
+                None => {
+                    let known = &mut known[stream as usize];
+                    let index = match known.get(fields.as_slice()) {
+                        Some(index) => *index,
+                        None => {
+                            let index = self.index(rows.stream(row), &fields);
+                            known.insert(fields.clone(), index);
+                            index
+                        }
+                    };
+                    last = Some((stream, fields.clone(), index));
+                    index
+                }
+            };
+            let amount = if self.bytes_of_lines { rows.line(row).len() as i64 } else { 1 };
+            self.add(index, rows.timestamp(row), amount);
+        }
+    }
+
+    fn tells_apart(&self, name: &str) -> bool {
+        match &self.grouping {
+            None | Some(Grouping::Without(_)) => true,
+            Some(Grouping::By(names)) => {
+                names.iter().any(|wanted| wanted.strip_suffix("_extracted").unwrap_or(wanted) == name || wanted == name)
+            }
+        }
+    }
+
+    fn index(&mut self, labels: &Labels, fields: &[(&str, &str)]) -> u32 {
+        let whole = folded(labels, fields.iter().copied());
+        let labels = self.grouping.as_ref().map_or(whole.clone(), |grouping| grouped(grouping, &whole));
+        if let Some(index) = self.indexes.get(&labels) {
+            return *index;
+        }
+        let index = u32::try_from(self.series.len()).expect("bounded by memory");
+        self.series.push((labels.clone(), Tally::Sparse(Vec::new())));
+        self.indexes.insert(labels, index);
+        index
+    }
+
+    /// Adds a record to the points whose window it is in: those at its time or later, before its time plus the window.
+    fn add(&mut self, index: u32, timestamp: i64, amount: i64) {
+        let Points { start, step, count } = self.points;
+        let since = timestamp - start;
+        let first = if since <= 0 { 0 } else { (since - 1) / step + 1 };
+        let last = (since.saturating_add(self.window - 1).div_euclid(step)).min(i64::from(count) - 1);
+        if first <= last {
+            let point = |at: i64| u32::try_from(at).expect("between zero and the number of points");
+            self.series[index as usize].1.add(count, point(first), point(last + 1), amount);
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<CountSeries> {
+        let count = self.points.count;
+        let mut series: BTreeMap<Labels, Vec<(u32, u64)>> = BTreeMap::new();
+        for (labels, tally) in self.series {
+            let points = tally.points(count);
+            if !points.is_empty() {
+                series.insert(labels, points);
+            }
+        }
+        series.into_iter().map(|(labels, points)| CountSeries { labels: pairs(&labels), points }).collect()
+    }
+}
+
+fn labels_bytes(labels: &Labels) -> usize {
+    SERIES_BYTES + labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
+}

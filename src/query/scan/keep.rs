@@ -1,0 +1,216 @@
+//! Keeps the first records in an order, out of chunks that come in any order: at most a number of them, at most as
+//! many as one message between nodes carries.
+
+use std::collections::BTreeMap;
+
+use crate::block::rows::{Rows, Stream, Summary};
+use crate::limits::PARTIAL_BYTES;
+use crate::query::partial::{FoundRecord, FoundRecords, FoundStream, Pairs, pairs};
+use crate::query::pattern::LineFilters;
+
+/// What a record takes on the wire beside its texts, generously.
+const RECORD_BYTES: usize = 64;
+/// What a text takes on the wire beside its bytes.
+const TEXT_BYTES: usize = 5;
+
+/// Which records come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Oldest,
+    Newest,
+    Offset,
+}
+
+/// A position in an order: smaller comes first. Offsets make it unique within a shard.
+pub(super) type Key = (i64, u64);
+
+impl Order {
+    pub(super) fn key(self, timestamp: i64, offset: u64) -> Key {
+        match self {
+            Self::Oldest => (timestamp, offset),
+            // Complement turns both orders around and cannot overflow.
+            Self::Newest => (!timestamp, !offset),
+            Self::Offset => (0, offset),
+        }
+    }
+
+    /// The first position that a record of a chunk can have.
+    pub(super) fn first(self, chunk: &Summary) -> Key {
+        match self {
+            Self::Oldest | Self::Offset => self.key(chunk.min_timestamp, chunk.first_offset),
+            Self::Newest => self.key(chunk.max_timestamp, chunk.last_offset),
+        }
+    }
+}
+
+/// Which records are wanted beside their streams and lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) order: Order,
+    /// Timestamps from the first, before the second; without one, up to the last there is.
+    pub(super) time: (i64, Option<i64>),
+    pub(super) from: u64,
+    pub(super) after: Option<Key>,
+    pub(super) limit: usize,
+}
+
+struct Kept {
+    key: Key,
+    offset: u64,
+    timestamp: i64,
+    stream: u32,
+    line: String,
+    metadata: Pairs,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        let metadata: usize = self.metadata.iter().map(|(n, v)| n.len() + v.len() + 2 * TEXT_BYTES).sum();
+        RECORD_BYTES + self.line.len() + metadata
+    }
+}
+
+pub(super) struct Keeper {
+    wanted: Wanted,
+    pub(super) filters: LineFilters,
+    /// Sorted by key.
+    kept: Vec<Kept>,
+    /// Records from here on were left out: none of them is kept.
+    bound: Option<Key>,
+    streams: Vec<Stream>,
+    indexes: BTreeMap<Stream, u32>,
+}
+
+impl Keeper {
+    pub(super) fn new(wanted: Wanted, filters: LineFilters) -> Self {
+        Self { wanted, filters, kept: Vec::new(), bound: None, streams: Vec::new(), indexes: BTreeMap::new() }
+    }
+
+    pub(super) fn order(&self) -> Order {
+        self.wanted.order
+    }
+
+    /// Whether no record of a chunk that starts at `first` can be kept.
+    pub(super) fn is_beyond(&self, first: Key) -> bool {
+        self.bound.is_some_and(|bound| first >= bound)
+    }
+
+    pub(super) fn may_hold(&self, chunk: &Summary) -> bool {
+        let (start, end) = self.wanted.time;
+        chunk.max_timestamp >= start
+            && end.is_none_or(|end| chunk.min_timestamp < end)
+            && chunk.last_offset >= self.wanted.from
+    }
+
+    /// Rows worth keeping, in the order wanted, and how many had fitting time and stream. Reads lines only where
+    /// there are filters.
+    pub(super) fn select(&mut self, rows: &Rows, matching: &[bool]) -> (Vec<u32>, u64) {
+        let Wanted { order, time: (start, end), from, after, limit } = self.wanted;
+        let (streams, timestamps, offsets) = (rows.stream_indexes(), rows.timestamps(), rows.offsets());
+        let key = |row: u32| order.key(timestamps[row as usize], offsets[row as usize]);
+        let bound = self.bound;
+        let fits = |row: &u32| {
+            let at = *row as usize;
+            matching[streams[at] as usize]
+                && timestamps[at] >= start
+                && end.is_none_or(|end| timestamps[at] < end)
+                && offsets[at] >= from
+                && after.is_none_or(|after| key(*row) > after)
+                && bound.is_none_or(|bound| key(*row) < bound)
+        };
+        let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
+        let mut selected: Vec<u32> = (0..count).filter(fits).collect();
+        let seen = selected.len() as u64;
+        if !self.filters.is_empty() {
+            let (text, ends) = rows.text();
+            self.filters.retain(text.as_bytes(), ends, &mut selected);
+        }
+        selected.sort_unstable_by_key(|row| key(*row));
+        if let Some(dropped) = selected.get(limit) {
+            self.leave_out(key(*dropped));
+            selected.truncate(limit);
+        }
+        (selected, seen)
+    }
+
+    /// Keeps rows that [`Keeper::select`] chose; all columns are there.
+    pub(super) fn keep(&mut self, rows: &Rows, selected: &[u32]) {
+        let mut indexes: Vec<Option<u32>> = vec![None; rows.streams().len()];
+        let mut bytes = 0;
+        for row in selected {
+            let row = *row as usize;
+            let (timestamp, offset) = (rows.timestamp(row), rows.offset(row));
+            let key = self.wanted.order.key(timestamp, offset);
+            if bytes >= PARTIAL_BYTES {
+                self.leave_out(key);
+                break;
+            }
+            let at = rows.stream_indexes()[row] as usize;
+            let stream = *indexes[at].get_or_insert_with(|| self.index(&rows.streams()[at]));
+            let metadata = rows.metadata(row).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let kept = Kept { key, offset, timestamp, stream, line: rows.line(row).to_owned(), metadata };
+            bytes += kept.bytes();
+            self.kept.push(kept);
+        }
+        self.kept.sort_by_key(|kept| kept.key);
+        self.cut();
+    }
+
+    fn index(&mut self, stream: &Stream) -> u32 {
+        if let Some(index) = self.indexes.get(stream) {
+            return *index;
+        }
+        let index = u32::try_from(self.streams.len()).expect("streams of one shard");
+        self.streams.push(stream.clone());
+        self.indexes.insert(stream.clone(), index);
+        index
+    }
+
+    fn leave_out(&mut self, key: Key) {
+        self.bound = Some(self.bound.map_or(key, |bound| bound.min(key)));
+    }
+
+    /// Leaves out what is past the limit, past one message, or past what was left out before.
+    fn cut(&mut self) {
+        let mut bytes = 0;
+        let mut sent = vec![false; self.streams.len()];
+        let past = self.kept.iter().enumerate().position(|(at, kept)| {
+            let past =
+                at >= self.wanted.limit || bytes >= PARTIAL_BYTES || self.bound.is_some_and(|bound| kept.key >= bound);
+            bytes += kept.bytes();
+            if !std::mem::replace(&mut sent[kept.stream as usize], true) {
+                bytes += stream_bytes(&self.streams[kept.stream as usize]);
+            }
+            past
+        });
+        if let Some(past) = past {
+            self.leave_out(self.kept[past].key);
+            self.kept.truncate(past);
+        }
+    }
+
+    /// What was kept. `end` is the first offset the shard had not given out.
+    pub(super) fn finish(self, end: u64) -> FoundRecords {
+        let next = match self.bound {
+            Some((_, offset)) if self.wanted.order == Order::Offset => offset,
+            Some(_) | None => end.max(self.wanted.from),
+        };
+        let mut found = FoundRecords { complete: self.bound.is_none(), next, ..FoundRecords::default() };
+        let mut indexes: Vec<Option<u32>> = vec![None; self.streams.len()];
+        for kept in self.kept {
+            let stream = *indexes[kept.stream as usize].get_or_insert_with(|| {
+                let stream = &self.streams[kept.stream as usize];
+                found.streams.push(FoundStream { tenant: stream.tenant.to_string(), labels: pairs(&stream.labels) });
+                u32::try_from(found.streams.len() - 1).expect("no more streams than records")
+            });
+            let Kept { offset, timestamp, line, metadata, .. } = kept;
+            found.records.push(FoundRecord { stream, offset, timestamp, line, metadata });
+        }
+        found
+    }
+}
+
+fn stream_bytes(stream: &Stream) -> usize {
+    let labels: usize = stream.labels.iter().map(|(n, v)| n.len() + v.len() + 2 * TEXT_BYTES).sum();
+    RECORD_BYTES + stream.tenant.len() + labels
+}

@@ -1,0 +1,305 @@
+//! Runs a request over one shard as it was at one moment: the head and the sealed segments, in steps of one batch or
+//! block, so that the caller can stop between two steps.
+//!
+//! What time range, tenant and selector rule out is never read; of the rest only the columns that the request needs.
+//! Records by time are visited in the order asked for, and the scan ends once no later block can hold a record that
+//! belongs into the answer. This file does not know what time it is, nor who else scans.
+
+mod count;
+mod keep;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub use count::{folded, grouped};
+
+use super::error::QueryError;
+use super::partial::{Found, Partial, Seen};
+use super::pattern::{LineFilters, StreamPattern};
+use super::plan::{Direction, LogQuery, OffsetQuery, ShardRequest, Want};
+use crate::block::BlockError;
+use crate::block::l1::L1;
+use crate::block::rows::{Projection, Rows, Stream, Summary};
+use crate::id::{Offset, ShardId};
+use crate::shard::{HeadBatch, HeadView};
+use crate::storage::segment::{Segment, SegmentError};
+use count::Counter;
+use keep::{Keeper, Key, Order, Wanted};
+use list::Lister;
+
+/// A shard as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The shard.
+    pub shard: ShardId,
+    /// The first offset that was not given out.
+    pub end: Offset,
+    /// What is applied and in no segment of this view.
+    pub head: HeadView,
+    /// The segments, in the order of their offsets.
+    pub segments: Vec<Arc<Segment>>,
+}
+
+enum Source {
+    Head(Arc<HeadBatch>),
+    Sealed(Arc<Segment>, usize),
+}
+
+/// A batch or a block that may hold what is asked for.
+struct Chunk {
+    span: Summary,
+    /// Where its first record can stand in the order asked for.
+    first: Key,
+    source: Source,
+}
+
+enum Work {
+    Keep(Keeper),
+    Count(Counter),
+    List(Lister),
+}
+
+/// One request on its way through one shard.
+pub struct Scan {
+    shard: ShardId,
+    end: Offset,
+    tenant: Option<String>,
+    /// A stream is wanted if any of these matches; none: every stream.
+    selectors: Vec<StreamPattern>,
+    work: Work,
+    chunks: VecDeque<Chunk>,
+    seen: Seen,
+}
+
+/// Which streams are wanted.
+struct Wants<'a> {
+    tenant: Option<&'a str>,
+    selectors: &'a [StreamPattern],
+}
+
+impl Wants<'_> {
+    fn holds(&self, stream: &Stream) -> bool {
+        self.tenant.is_none_or(|tenant| *tenant == *stream.tenant)
+            && (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.matches(&stream.labels)))
+    }
+}
+
+impl Work {
+    /// Takes what it wants of a chunk, and answers how many records had fitting time and stream.
+    fn read(&mut self, chunk: &Opened, shard: ShardId, matching: &[bool]) -> Result<u64, QueryError> {
+        match self {
+            Self::List(_) => Ok(0),
+            Self::Count(counter) => {
+                let wanted = chunk.streams().iter().zip(matching).filter(|(_, matches)| **matches);
+                let metadata = counter.needs_metadata(wanted.map(|(stream, _)| &stream.labels));
+                let rows = chunk.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
+                counter.count(&rows, matching, metadata)
+            }
+            Self::Keep(keeper) => {
+                let lines = !keeper.filters.is_empty();
+                let rows = chunk.rows(shard, Projection { lines, metadata: false })?;
+                let (selected, seen) = keeper.select(&rows, matching);
+                if !selected.is_empty() {
+                    keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected);
+                }
+                Ok(seen)
+            }
+        }
+    }
+
+    fn may_hold(&self, span: &Summary) -> bool {
+        match self {
+            Self::Keep(keeper) => keeper.may_hold(span),
+            Self::Count(counter) => counter.may_hold(span),
+            Self::List(lister) => lister.may_hold(span),
+        }
+    }
+
+    fn first(&self, span: &Summary) -> Key {
+        match self {
+            Self::Keep(keeper) => keeper.order().first(span),
+            Self::Count(_) | Self::List(_) => Order::Offset.first(span),
+        }
+    }
+}
+
+fn keep_records(query: &LogQuery) -> Result<Keeper, QueryError> {
+    let order = match query.direction {
+        Direction::Forward => Order::Oldest,
+        Direction::Backward => Order::Newest,
+    };
+    let wanted = Wanted {
+        order,
+        time: (query.start, Some(query.end)),
+        from: 0,
+        after: query.after.map(|(timestamp, offset)| order.key(timestamp, offset)),
+        limit: query.limit as usize,
+    };
+    Ok(Keeper::new(wanted, LineFilters::new(&query.logs.filters)?))
+}
+
+fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
+    let wanted = Wanted {
+        order: Order::Offset,
+        time: (i64::MIN, None),
+        from: query.from,
+        after: None,
+        limit: query.limit as usize,
+    };
+    Ok(Keeper::new(wanted, LineFilters::new(query.logs.as_ref().map_or(&[], |logs| &logs.filters))?))
+}
+
+impl Scan {
+    /// Finds what is to be read; reads nothing yet.
+    ///
+    /// # Errors
+    /// `QueryError::Parse` where a matcher or filter does not compile.
+    pub fn new(request: &ShardRequest, view: &View) -> Result<Self, QueryError> {
+        let one = |logs: &super::ast::LogExpr| Ok(vec![StreamPattern::new(&logs.matchers)?]);
+        let (work, selectors) = match &request.want {
+            Want::Records(query) => (Work::Keep(keep_records(query)?), one(&query.logs)?),
+            Want::Counts(query) => (Work::Count(Counter::new(query)?), one(&query.logs)?),
+            Want::Offsets(query) => (Work::Keep(keep_offsets(query)?), query.logs.as_ref().map_or(Ok(vec![]), one)?),
+            Want::Streams(query) => {
+                let selectors = query.selectors.iter().map(|matchers| StreamPattern::new(matchers));
+                (Work::List(Lister::new(query)), selectors.collect::<Result<_, _>>()?)
+            }
+        };
+        let (tenant, chunks) = (request.tenant.clone(), VecDeque::new());
+        let (shard, end) = (view.shard, view.end);
+        let mut scan = Self { shard, end, tenant, selectors, work, chunks, seen: Seen::default() };
+        scan.find_chunks(view);
+        Ok(scan)
+    }
+
+    fn find_chunks(&mut self, view: &View) {
+        let sealed = view.segments.iter().flat_map(|segment| (0..segment.blocks().len()).map(move |at| (segment, at)));
+        let mut sources: Vec<Source> = sealed.map(|(segment, at)| Source::Sealed(segment.clone(), at)).collect();
+        // A batch leaves the head only after its segment came into the view.
+        let unsealed = view.segments.last().map_or(0, |last| last.meta().to.0 + 1);
+        let head = view.head.iter().filter(|batch| batch.base().0 >= unsealed);
+        sources.extend(head.map(|batch| Source::Head(batch.clone())));
+        let mut chunks: Vec<Chunk> = Vec::new();
+        for source in sources {
+            let span = source.span();
+            if self.work.may_hold(&span) && source.streams().any(|stream| self.wants().holds(stream)) {
+                chunks.push(Chunk { span, first: self.work.first(&span), source });
+            }
+        }
+        chunks.sort_by_key(|chunk| chunk.first);
+        self.chunks = chunks.into();
+    }
+
+    fn wants(&self) -> Wants<'_> {
+        Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors }
+    }
+
+    /// Reads one batch or block; whether there is more to do.
+    ///
+    /// # Errors
+    /// `QueryError::Damaged` where stored bytes are not what was written, `QueryError::Storage` where they could not
+    /// be read, `QueryError::Memory` past the bound of one query. The scan is then of no further use.
+    pub fn step(&mut self) -> Result<bool, QueryError> {
+        let Some(chunk) = self.chunks.pop_front() else { return Ok(false) };
+        if let Work::List(lister) = &mut self.work {
+            let wanted = Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors };
+            for stream in chunk.source.streams().filter(|stream| wanted.holds(stream)) {
+                lister.add(&stream.labels)?;
+            }
+            return Ok(!self.chunks.is_empty());
+        }
+        if let Work::Keep(keeper) = &self.work
+            && keeper.is_beyond(chunk.first)
+        {
+            // Chunks come in order, so none of the rest can hold a record that is kept.
+            self.chunks.clear();
+            return Ok(false);
+        }
+        let opened = chunk.source.open(self.shard)?;
+        let matching: Vec<bool> = opened.streams().iter().map(|stream| self.wants().holds(stream)).collect();
+        self.seen.records += self.work.read(&opened, self.shard, &matching)?;
+        self.seen.chunks += 1;
+        self.seen.bytes += chunk.span.raw_bytes;
+        Ok(!self.chunks.is_empty())
+    }
+
+    /// What was found by the steps so far; whole once [`Scan::step`] answered `false`.
+    pub fn finish(self) -> Partial {
+        let found = match self.work {
+            Work::Keep(keeper) => Found::Records(keeper.finish(self.end.0)),
+            Work::Count(counter) => Found::Counts(counter.finish()),
+            Work::List(lister) => lister.finish(),
+        };
+        Partial { shard: self.shard, end: self.end.0, seen: self.seen, found }
+    }
+}
+
+impl Source {
+    fn span(&self) -> Summary {
+        match self {
+            Self::Head(batch) => batch.summary(),
+            Self::Sealed(segment, block) => segment.blocks()[*block].summary,
+        }
+    }
+
+    /// Its streams, without reading it.
+    fn streams(&self) -> Box<dyn Iterator<Item = &Stream> + '_> {
+        match self {
+            Self::Head(batch) => Box::new(batch.streams().iter()),
+            Self::Sealed(segment, block) => Box::new(segment.streams_of(*block)),
+        }
+    }
+
+    fn open(&self, shard: ShardId) -> Result<Opened, QueryError> {
+        match self {
+            Self::Head(batch) => Ok(Opened::Head(batch.clone())),
+            Self::Sealed(segment, block) => {
+                let bytes = segment.read(*block).map_err(|error| unreadable(shard, &error))?;
+                let place = format!("{} block {block}", segment.path());
+                let block = L1::open(bytes).map_err(|error| damaged(shard, &place, &error))?;
+                Ok(Opened::Sealed(block, place))
+            }
+        }
+    }
+}
+
+/// A chunk that is being read, and where it is kept.
+enum Opened {
+    Head(Arc<HeadBatch>),
+    Sealed(L1, String),
+}
+
+impl Opened {
+    /// Its streams, in the order in which its rows name them.
+    fn streams(&self) -> &[Stream] {
+        match self {
+            Self::Head(batch) => batch.streams(),
+            Self::Sealed(block, _) => block.streams(),
+        }
+    }
+
+    fn rows(&self, shard: ShardId, projection: Projection) -> Result<Rows, QueryError> {
+        match self {
+            Self::Head(batch) => batch.rows(projection).map_err(|error| {
+                let place = format!("the batch of entry {} at offset {}", batch.index(), batch.base());
+                damaged(shard, &place, &error)
+            }),
+            Self::Sealed(block, place) => block.rows(projection).map_err(|error| damaged(shard, place, &error)),
+        }
+    }
+}
+
+fn damaged(shard: ShardId, place: &str, error: &BlockError) -> QueryError {
+    QueryError::Damaged { shard, what: format!("{place}: {error}") }
+}
+
+fn unreadable(shard: ShardId, error: &SegmentError) -> QueryError {
+    let what = error.to_string();
+    match error {
+        SegmentError::DamagedBlock { .. } | SegmentError::Damaged { .. } => QueryError::Damaged { shard, what },
+        SegmentError::Io { .. } | SegmentError::Version { .. } => QueryError::Storage { shard, what },
+    }
+}

@@ -1,0 +1,403 @@
+//! A scan of head and segments against a plain walk over the same records.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::block::l0;
+use crate::id::{Index, Key as RequestKey, Term};
+use crate::label::Labels;
+use crate::query::ast::{LogExpr, MetricExpr};
+use crate::query::merge::{AnswerRecord, Gather, Outcome, records};
+use crate::query::plan::{Query, RangeParameters, StreamsWant};
+use crate::record::{Record, StreamRecords};
+use crate::shard::command::{Command, SubBatch};
+use crate::shard::{Applied, SealJob, Shard, ShardError, ShardOptions};
+use crate::storage::lossy::LossyDisk;
+use crate::storage::segment::SegmentWriter;
+
+/// One shard and every record it was given, in the order of their offsets.
+#[derive(Debug)]
+struct World {
+    view: View,
+    all: Vec<AnswerRecord>,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    shard: usize,
+    stream: usize,
+    timestamp: i64,
+    line: String,
+    level: Option<u8>,
+    /// Whether the shard is sealed after this batch.
+    seal: bool,
+}
+
+fn stream_labels(stream: usize) -> Labels {
+    Labels::new([("app", ["a", "b", "ab"][stream % 3]), ("level", ["", "x"][stream / 3 % 2]), ("__own__", "1")])
+}
+
+fn fields(sent: &Sent) -> Vec<(String, String)> {
+    sent.level.map_or(vec![], |level| vec![("level".to_owned(), format!("l{level}")), ("k".to_owned(), "v".to_owned())])
+}
+
+fn apply(shard: &mut Shard, index: &mut u64, payload: bytes::Bytes) -> Applied {
+    *index += 1;
+    shard.apply(Index(*index), Term(1), &payload).unwrap()
+}
+
+fn world(id: u32, batches: &[Vec<Sent>]) -> World {
+    world_on(&LossyDisk::new(1), id, batches)
+}
+
+fn world_on(disk: &LossyDisk, id: u32, batches: &[Vec<Sent>]) -> World {
+    let mut shard = Shard::new(ShardId(id), ShardOptions::default());
+    let (mut index, mut all, mut segments) = (0, Vec::new(), Vec::new());
+    let mut encoder = l0::Encoder::new();
+    for batch in batches.iter().filter(|batch| !batch.is_empty()) {
+        // Runs of one stream, as a listener hands them over.
+        let mut streams: Vec<StreamRecords> = Vec::new();
+        for sent in batch {
+            let labels = stream_labels(sent.stream);
+            let metadata = fields(sent);
+            all.push(AnswerRecord {
+                shard: ShardId(id),
+                offset: all.len() as u64,
+                timestamp: sent.timestamp,
+                tenant: "t".into(),
+                labels: labels.clone(),
+                line: sent.line.clone(),
+                metadata: metadata.clone(),
+            });
+            let metadata = metadata.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+            let record = Record { timestamp: sent.timestamp, line: sent.line.as_str().into(), metadata };
+            streams.push(StreamRecords { labels, records: vec![record] });
+        }
+        let batch_bytes = encoder.encode("t", &streams);
+        let sub = SubBatch { key: RequestKey(u128::from(index)), body: 0, part: 0, batch: batch_bytes };
+        let applied = apply(&mut shard, &mut index, Command::encode_batch(&[sub]));
+        assert!(matches!(applied, Applied::Batch(_)));
+        if batch.iter().any(|sent| sent.seal) {
+            let Applied::Seal(job) = apply(&mut shard, &mut index, Command::encode_seal(Index(0))) else {
+                panic!("a seal")
+            };
+            segments.push(sealed(disk, &job));
+            shard.sealed(job.position().index);
+        }
+    }
+    let view = View { shard: ShardId(id), end: shard.next_offset(), head: shard.view(), segments };
+    World { view, all }
+}
+
+fn sealed(disk: &LossyDisk, job: &SealJob) -> Arc<Segment> {
+    let (from, _) = job.offsets().unwrap();
+    let mut writer = SegmentWriter::create(disk, job.shard(), from).unwrap();
+    let proof = job.encode(|block| {
+        writer.push(&block.bytes, block.summary, &block.streams).unwrap();
+        Ok::<_, ShardError>(())
+    });
+    let meta = writer.finish(proof.unwrap().unwrap().digest).unwrap();
+    Arc::new(Segment::open(disk, job.shard(), &meta).unwrap())
+}
+
+fn scanned(request: &ShardRequest, view: &View) -> Partial {
+    let request = ShardRequest::decode(&request.encode()).unwrap();
+    let mut scan = Scan::new(&request, view).unwrap();
+    while scan.step().unwrap() {}
+    Partial::decode(&scan.finish().encode().unwrap()).unwrap()
+}
+
+fn answered(query: Query, worlds: &[World], order: &[usize]) -> Outcome {
+    let mut gather = Gather::new(query, "t");
+    for (number, request) in gather.requests().into_iter().enumerate() {
+        for world in order {
+            let mut next = Some(request.clone());
+            while let Some(request) = next {
+                next = gather.add(number, scanned(&request, &worlds[*world].view)).unwrap();
+            }
+        }
+    }
+    gather.finish().unwrap().outcome
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    let line = "[ab ]{0,6}";
+    (0_usize..2, 0_usize..6, 0_i64..40, line, prop::option::of(0_u8..3), 0_u8..12).prop_map(
+        |(shard, stream, timestamp, line, level, seal)| Sent { shard, stream, timestamp, line, level, seal: seal == 0 },
+    )
+}
+
+fn worlds() -> impl Strategy<Value = Vec<World>> {
+    prop::collection::vec(prop::collection::vec(sent(), 1..8), 0..12).prop_map(|batches| {
+        let of = |shard: usize| -> Vec<Vec<Sent>> {
+            batches.iter().map(|batch| batch.iter().filter(|sent| sent.shard == shard).cloned().collect()).collect()
+        };
+        (0..2).map(|shard| world(shard as u32, &of(shard))).collect()
+    })
+}
+
+fn all(worlds: &[World]) -> Vec<AnswerRecord> {
+    worlds.iter().flat_map(|world| world.all.clone()).collect()
+}
+
+type Rule<T> = (&'static str, fn(&T) -> bool);
+
+const FILTERS: [Rule<str>; 7] = [
+    ("", |_| true),
+    ("|= `a`", |line| line.contains('a')),
+    ("!= `ab`", |line| !line.contains("ab")),
+    ("|~ `a+b`", |line| line.contains("ab")),
+    ("!~ `^a`", |line| !line.starts_with('a')),
+    ("|= `ab` or `ba` != ` `", |line| (line.contains("ab") || line.contains("ba")) && !line.contains(' ')),
+    ("|= `aa` |= `b`", |line| line.contains("aa") && line.contains('b')),
+];
+const SELECTORS: [Rule<Labels>; 4] = [
+    ("{app=`a`}", |labels| labels.get("app") == Some("a")),
+    ("{app=~`a.*`}", |labels| labels.get("app") != Some("b")),
+    ("{app=~`.+`, level=``}", |labels| labels.get("level").is_none()),
+    ("{app!=`b`, app=~`.+`}", |labels| labels.get("app") != Some("b")),
+];
+
+fn passing(all: &[AnswerRecord], selector: usize, filter: usize) -> Vec<AnswerRecord> {
+    let passes = |record: &&AnswerRecord| SELECTORS[selector].1(&record.labels) && FILTERS[filter].1(&record.line);
+    all.iter().filter(passes).cloned().collect()
+}
+
+/// The window counts of a record set, by a rule that names a record's series.
+fn naive(
+    records: &[AnswerRecord],
+    points: &[i64],
+    window: i64,
+    bytes: bool,
+    name: impl Fn(&AnswerRecord) -> Labels,
+) -> Vec<(Labels, Vec<(u32, f64)>)> {
+    let mut names: Vec<Labels> = records.iter().map(&name).collect();
+    names.sort();
+    names.dedup();
+    let value = |labels: &Labels, at: i64| -> usize {
+        let inside = records.iter().filter(|r| name(r) == *labels && r.timestamp > at - window && r.timestamp <= at);
+        inside.map(|record| if bytes { record.line.len() } else { 1 }).sum()
+    };
+    let series = |labels: Labels| {
+        let points = (0..).zip(points).map(|(point, at)| (point, value(&labels, *at) as f64));
+        let points: Vec<(u32, f64)> = points.filter(|(_, value)| *value > 0.0).collect();
+        (labels, points)
+    };
+    names.into_iter().map(series).filter(|(_, points)| !points.is_empty()).collect()
+}
+
+fn matrix(outcome: Outcome) -> Vec<(Labels, Vec<(u32, f64)>)> {
+    let Outcome::Matrix(_, series) = outcome else { panic!("a matrix") };
+    series.into_iter().map(|series| (series.labels, series.points)).collect()
+}
+
+fn whole(record: &AnswerRecord) -> Labels {
+    folded(&record.labels, record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn records_by_time_are_those_of_a_plain_walk(
+        worlds in worlds(),
+        selector in 0..SELECTORS.len(),
+        filter in 0..FILTERS.len(),
+        (start, length) in (0_i64..40, 0_i64..40),
+        limit in 1_u64..20,
+        forward in any::<bool>(),
+        swapped in any::<bool>(),
+    ) {
+        let direction = if forward { Direction::Forward } else { Direction::Backward };
+        let end = start + length;
+        let parameters = RangeParameters { start, end, limit: Some(limit), direction, step: None };
+        let text = format!("{} {}", SELECTORS[selector].0, FILTERS[filter].0);
+        let order = if swapped { [1, 0] } else { [0, 1] };
+        let outcome = answered(Query::range(&text, parameters).unwrap(), &worlds, &order);
+        let mut expected = passing(&all(&worlds), selector, filter);
+        expected.retain(|record| record.timestamp >= start && record.timestamp < end);
+        expected.sort_by_key(|record| (record.timestamp, record.shard, record.offset));
+        if !forward {
+            expected.reverse();
+        }
+        expected.truncate(limit as usize);
+        prop_assert_eq!(outcome, Outcome::Records(expected));
+    }
+
+    #[test]
+    fn a_cut_part_goes_on_where_it_ended(worlds in worlds(), limit in 1_u32..6, forward in any::<bool>()) {
+        let direction = if forward { Direction::Forward } else { Direction::Backward };
+        let logs = match crate::query::parser::parse("{app=~`.+`}").unwrap() {
+            crate::query::ast::Expr::Logs(logs) => logs,
+            crate::query::ast::Expr::Metric(_) => LogExpr::default(),
+        };
+        let world = &worlds[0];
+        let mut query = LogQuery { logs, start: 0, end: 100, limit, direction, after: None };
+        let mut found = Vec::new();
+        loop {
+            let request = ShardRequest { tenant: Some("t".into()), want: Want::Records(query.clone()) };
+            let Found::Records(part) = scanned(&request, &world.view).found else { panic!("records") };
+            let complete = part.complete;
+            found.extend(records(ShardId(0), part));
+            if complete {
+                break;
+            }
+            query.after = found.last().map(|last| (last.timestamp, last.offset));
+        }
+        let mut expected = world.all.clone();
+        expected.sort_by_key(|record| (record.timestamp, record.offset));
+        if !forward {
+            expected.reverse();
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn records_by_offset_are_contiguous(worlds in worlds(), from in 0_u64..30, limit in 1_u32..9) {
+        let world = &worlds[1];
+        let mut query = OffsetQuery { logs: None, from, limit };
+        let mut found = Vec::new();
+        while query.from < world.view.end.0 {
+            let request = ShardRequest { tenant: None, want: Want::Offsets(query.clone()) };
+            let Found::Records(part) = scanned(&request, &world.view).found else { panic!("records") };
+            prop_assert!(part.records.len() <= limit as usize);
+            query.from = part.next;
+            found.extend(records(ShardId(1), part));
+        }
+        let expected: Vec<AnswerRecord> = world.all.iter().filter(|record| record.offset >= from).cloned().collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn counts_are_those_of_a_plain_walk(
+        worlds in worlds(),
+        selector in 0..SELECTORS.len(),
+        filter in 0..FILTERS.len(),
+        (start, length, step) in (-5_i64..40, 0_i64..40, 1_i64..7),
+        window in 1_i64..15,
+        bytes in any::<bool>(),
+        swapped in any::<bool>(),
+    ) {
+        let op = if bytes { "bytes_over_time" } else { "count_over_time" };
+        let range = format!("{op}({} {} [{window}ns])", SELECTORS[selector].0, FILTERS[filter].0);
+        let parameters = RangeParameters { start, end: start + length, step: Some(step), ..Default::default() };
+        let order = if swapped { [1, 0] } else { [0, 1] };
+        let ask = |text: &str| matrix(answered(Query::range(text, parameters).unwrap(), &worlds, &order));
+        let passing = passing(&all(&worlds), selector, filter);
+        let points: Vec<i64> = (0..=length / step).map(|point| start + point * step).collect();
+        let count = |name: fn(&AnswerRecord) -> Labels| naive(&passing, &points, window, bytes, name);
+        prop_assert_eq!(ask(&range), count(whole));
+        prop_assert_eq!(ask(&format!("sum({range})")), count(|_| Labels::new::<&str, &str>([])));
+        let by_level = |record: &AnswerRecord| {
+            let whole = whole(record);
+            Labels::new(["level", "level_extracted"].map(|name| (name, whole.get(name).unwrap_or("").to_owned())))
+        };
+        prop_assert_eq!(ask(&format!("sum by (level, level_extracted) ({range})")), count(by_level));
+        let mut most = ask(&format!("max without (k, level, level_extracted) ({range})"));
+        let mut sums = ask(&format!("sum without (k, level, level_extracted) ({range})"));
+        let mut averages = ask(&format!("avg without (k, level, level_extracted) ({range})"));
+        let counts = ask(&format!("count without (k, level, level_extracted) ({range})"));
+        let whole_series = count(whole);
+        for (labels, points) in &counts {
+            let (most, sum, average) = (most.remove(0), sums.remove(0), averages.remove(0));
+            prop_assert_eq!((&most.0, &sum.0, &average.0), (labels, labels, labels));
+            for (at, (point, number)) in points.iter().enumerate() {
+                let of = |(all, _): &&(Labels, Vec<(u32, f64)>)| all.get("app") == labels.get("app");
+                let values = whole_series.iter().filter(of).flat_map(|(_, points)| points);
+                let values: Vec<f64> = values.filter(|(at, _)| at == point).map(|(_, value)| *value).collect();
+                prop_assert_eq!(*number, values.len() as f64);
+                prop_assert_eq!(most.1[at].1, values.iter().copied().fold(0.0, f64::max));
+                prop_assert_eq!(sum.1[at].1, values.iter().sum::<f64>());
+                prop_assert_eq!(average.1[at].1, values.iter().sum::<f64>() / values.len() as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tally_is_the_same_whatever_the_parts(worlds in worlds()) {
+        let text = "avg by (app) (rate({app=~`.+`}[5ns])) * 2 + sum by (app) (rate({app=~`.+`} |= `a` [5ns]))";
+        let query = || Query::range(text, RangeParameters { end: 40, step: Some(3), ..Default::default() }).unwrap();
+        prop_assert_eq!(answered(query(), &worlds, &[0, 1]), answered(query(), &worlds, &[1, 0]));
+    }
+
+    #[test]
+    fn labels_values_and_series_are_listed(worlds in worlds()) {
+        let ask = |want, selectors: &[&str]| {
+            answered(Query::streams(want, selectors, 0, 40).unwrap(), &worlds, &[0, 1])
+        };
+        let all = all(&worlds);
+        let mut names: Vec<String> =
+            all.iter().flat_map(|r| r.labels.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()).collect();
+        names.retain(|name| name != "__own__");
+        names.sort();
+        names.dedup();
+        prop_assert_eq!(ask(StreamsWant::Names, &[]), Outcome::Texts(names));
+        let mut values: Vec<String> = all.iter().map(|r| r.labels.get("app").unwrap_or("").to_owned()).collect();
+        values.retain(|value| value != "b");
+        values.sort();
+        values.dedup();
+        prop_assert_eq!(ask(StreamsWant::Values("app".into()), &["{app!=`b`}"]), Outcome::Texts(values));
+        let Outcome::Series(series) = ask(StreamsWant::Series, &["{app=`a`}", "{app=`b`}"]) else { panic!("series") };
+        prop_assert!(series.iter().all(|labels| labels.get("app") != Some("ab") && labels.get("__own__").is_none()));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_request_and_no_partial(mut bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        let _ = ShardRequest::decode(&bytes);
+        let _ = Partial::decode(&bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = 1;
+        }
+        let _ = ShardRequest::decode(&bytes);
+        let _ = Partial::decode(&bytes);
+    }
+}
+
+#[test]
+fn another_tenant_sees_nothing() {
+    let sent = Sent { shard: 0, stream: 0, timestamp: 1, line: "x".into(), level: None, seal: false };
+    let world = world(0, &[vec![sent.clone()], vec![Sent { seal: true, ..sent }]]);
+    let query = OffsetQuery { logs: None, from: 0, limit: 10 };
+    let request = |tenant: &str| ShardRequest { tenant: Some(tenant.into()), want: Want::Offsets(query.clone()) };
+    let found = |tenant| match scanned(&request(tenant), &world.view).found {
+        Found::Records(found) => found.records.len(),
+        Found::Counts(_) | Found::Texts(_) | Found::Series(_) => panic!("records"),
+    };
+    assert_eq!((found("t"), found("other")), (2, 0));
+}
+
+#[test]
+fn long_lines_end_a_part_before_one_message_is_full() {
+    let line = "x".repeat(crate::limits::LINE_BYTES_MAX);
+    let sent = |timestamp| Sent { shard: 0, stream: 0, timestamp, line: line.clone(), level: None, seal: false };
+    let world = world(0, &(0..40).map(|timestamp| vec![sent(timestamp)]).collect::<Vec<_>>());
+    let parameters = RangeParameters { end: 100, limit: Some(30), ..Default::default() };
+    let query = Query::range("{app=`a`}", parameters).unwrap();
+    let part = scanned(&query.requests("t")[0], &world.view);
+    assert!(matches!(part.found, Found::Records(found) if !found.complete && found.records.len() < 20));
+    let Outcome::Records(found) = answered(query, &[world], &[0]) else { panic!("records") };
+    assert!(found.iter().map(|record| record.timestamp).eq((10..40).rev()));
+}
+
+#[test]
+fn a_damaged_block_is_never_served() {
+    let sent = Sent { shard: 0, stream: 0, timestamp: 1, line: "x".into(), level: None, seal: true };
+    let disk = LossyDisk::new(1);
+    let World { view, .. } = world_on(&disk, 0, &[vec![sent]]);
+    assert!(disk.flip_bit(view.segments[0].path(), 60, 3));
+    let query = OffsetQuery { logs: None, from: 0, limit: 10 };
+    let mut scan = Scan::new(&ShardRequest { tenant: None, want: Want::Offsets(query) }, &view).unwrap();
+    let error = scan.step().unwrap_err();
+    assert!(
+        matches!(&error, QueryError::Damaged { shard: ShardId(0), what } if what.contains("offsets 0 to 0")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_query_of_constants_asks_no_shard() {
+    let query = Query::instant("vector(1)+vector(1)", 5).unwrap();
+    assert!(query.requests("t").is_empty());
+    assert!(matches!(query, Query::Metric(ref query) if matches!(query.expr, MetricExpr::Binary { .. })));
+    assert_eq!(answered(query, &[], &[]), Outcome::Vector(5, vec![(Labels::new::<&str, &str>([]), 2.0)]));
+}
