@@ -103,7 +103,9 @@ impl Gate {
         }
         let units = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).expect("a request is at most 16 MiB");
         let permit = Arc::clone(&self.room).try_acquire_many_owned(units);
-        permit.map(|permit| Permit(Arc::new(permit))).map_err(|_| "too many bytes are waiting for a majority; slow down")
+        permit
+            .map(|permit| Permit(Arc::new(permit)))
+            .map_err(|_| "too many bytes are waiting for a majority; slow down")
     }
 
     /// Hands a request to an ingester and waits for its outcome.

@@ -310,12 +310,18 @@ fn bench_streams() -> Vec<Vec<StreamRecords>> {
     use std::io::Read;
     let mut text = String::new();
     zstd::stream::read::Decoder::new(std::fs::File::open("/work/shared/data/real-logs.ndjson.zst").unwrap())
-        .unwrap().read_to_string(&mut text).unwrap();
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     let mut rows = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         let get = |name: &str| value[name].as_str().unwrap().to_owned();
-        rows.push((Labels::new([("service", get("service")), ("host", get("host")), ("level", get("level"))]), get("message"), at));
+        rows.push((
+            Labels::new([("service", get("service")), ("host", get("host")), ("level", get("level"))]),
+            get("message"),
+            at,
+        ));
     }
     // interleave the systems
     let n = rows.len();
@@ -330,11 +336,30 @@ fn bench_streams() -> Vec<Vec<StreamRecords>> {
             let (labels, message, _) = &rows[*i];
             time += 1_000_037;
             mutate = mutate.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let message: String = message.chars().enumerate().map(|(k, c)| if c.is_ascii_digit() && (k as u64 + (mutate >> 33)) % 3 == 0 { char::from(b'0' + ((mutate >> (k % 50)) % 10) as u8) } else { c }).collect();
+            let message: String = message
+                .chars()
+                .enumerate()
+                .map(|(k, c)| {
+                    if c.is_ascii_digit() && (k as u64 + (mutate >> 33)) % 3 == 0 {
+                        char::from(b'0' + ((mutate >> (k % 50)) % 10) as u8)
+                    } else {
+                        c
+                    }
+                })
+                .collect();
             bytes += message.len();
-            current.entry(labels.clone()).or_default().push(Record { timestamp: time, line: message.as_str().into(), metadata: vec![] });
+            current.entry(labels.clone()).or_default().push(Record {
+                timestamp: time,
+                line: message.as_str().into(),
+                metadata: vec![],
+            });
             if bytes > 480 << 10 {
-                batches.push(std::mem::take(&mut current).into_iter().map(|(labels, records)| StreamRecords { labels, records }).collect());
+                batches.push(
+                    std::mem::take(&mut current)
+                        .into_iter()
+                        .map(|(labels, records)| StreamRecords { labels, records })
+                        .collect(),
+                );
                 bytes = 0;
             }
         }
@@ -369,25 +394,40 @@ fn bench_name() {
         println!("digest {:.0} MB/s {d:x}", mb / at.elapsed().as_secs_f64());
         drop(decoded);
         let mut shard = Shard::new(ShardId(1), ShardOptions::default());
-        let payloads: Vec<Bytes> = encoded.iter().enumerate().map(|(k, b)| Command::encode_batch(&[sub(k as u128, 0, b.clone())])).collect();
+        let payloads: Vec<Bytes> =
+            encoded.iter().enumerate().map(|(k, b)| Command::encode_batch(&[sub(k as u128, 0, b.clone())])).collect();
         let at = Instant::now();
         for (k, p) in payloads.into_iter().enumerate() {
             let p = Command::stamp(p, 5);
             shard.apply(Index(k as u64 + 1), Term(1), &p).unwrap();
         }
         println!("stamp+apply {:.1} us each", at.elapsed().as_secs_f64() * 1e6 / encoded.len() as f64);
-        let Applied::Seal(job) = shard.apply(Index(1 << 30), Term(1), &Command::encode_seal(Index(0))).unwrap() else { panic!() };
+        let Applied::Seal(job) = shard.apply(Index(1 << 30), Term(1), &Command::encode_seal(Index(0))).unwrap() else {
+            panic!()
+        };
         let mut out = Vec::new();
         let at = Instant::now();
-        job.encode(|b| { out.push(b); Ok::<(), ShardError>(()) }).unwrap();
+        job.encode(|b| {
+            out.push(b);
+            Ok::<(), ShardError>(())
+        })
+        .unwrap();
         let t = at.elapsed().as_secs_f64();
         let size: usize = out.iter().map(|b| b.bytes.len()).sum();
-        println!("seal with proof {:.0} MB/s = {:.2} s/GB, ratio {:.2}, {} blocks", mb / t, t / mb * 1000.0, raw as f64 / size as f64, out.len());
+        println!(
+            "seal with proof {:.0} MB/s = {:.2} s/GB, ratio {:.2}, {} blocks",
+            mb / t,
+            t / mb * 1000.0,
+            raw as f64 / size as f64,
+            out.len()
+        );
         let at = Instant::now();
-        let decoded: Vec<_> = out.iter().map(|b| L1::open(b.bytes.clone()).unwrap().rows(Projection::ALL).unwrap()).collect();
+        let decoded: Vec<_> =
+            out.iter().map(|b| L1::open(b.bytes.clone()).unwrap().rows(Projection::ALL).unwrap()).collect();
         println!("L1 decode {:.0} MB/s", mb / at.elapsed().as_secs_f64());
         let at = Instant::now();
-        let times: usize = out.iter().map(|b| L1::open(b.bytes.clone()).unwrap().rows(Projection::default()).unwrap().len()).sum();
+        let times: usize =
+            out.iter().map(|b| L1::open(b.bytes.clone()).unwrap().rows(Projection::default()).unwrap().len()).sum();
         println!("L1 times only {:.0} MB/s ({times})", mb / at.elapsed().as_secs_f64());
         for level in [1, 3] {
             let mut enc = crate::block::l1::Encoder::with_level(level);
@@ -395,11 +435,21 @@ fn bench_name() {
             let mut size = 0;
             for rows in &decoded {
                 for row in 0..rows.len() {
-                    enc.push(&rows.streams()[rows.stream_indexes()[row] as usize], rows.offset(row), rows.timestamp(row), rows.line(row).as_bytes(), std::iter::empty());
+                    enc.push(
+                        &rows.streams()[rows.stream_indexes()[row] as usize],
+                        rows.offset(row),
+                        rows.timestamp(row),
+                        rows.line(row).as_bytes(),
+                        std::iter::empty(),
+                    );
                 }
                 size += enc.finish().len();
             }
-            println!("L1 encode level {level} {:.0} MB/s ratio {:.2}", mb / at.elapsed().as_secs_f64(), raw as f64 / size as f64);
+            println!(
+                "L1 encode level {level} {:.0} MB/s ratio {:.2}",
+                mb / at.elapsed().as_secs_f64(),
+                raw as f64 / size as f64
+            );
         }
     }
 }
