@@ -45,7 +45,8 @@ impl Greeting {
     /// # Errors
     /// It cannot be read, or comes from another node than it says.
     pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<Hello, String> {
-        let hello: Hello = rmp_serde::from_slice(bytes).map_err(|error| format!("its hello cannot be read: {error}"))?;
+        let hello: Hello =
+            rmp_serde::from_slice(bytes).map_err(|error| format!("its hello cannot be read: {error}"))?;
         if hello.node == from { Ok(hello) } else { Err(format!("it says that it is node {}", hello.node)) }
     }
 
@@ -217,7 +218,9 @@ impl MetadataState {
         if !leads || site.board.cluster().borrow().identity().is_some() {
             return;
         }
-        let address = |node: NodeId| site.config.cluster.node(node).map_or_else(String::new, |member| member.peer.as_str().to_owned());
+        let address = |node: NodeId| {
+            site.config.cluster.node(node).map_or_else(String::new, |member| member.peer.as_str().to_owned())
+        };
         let member = |(node, store): (&NodeId, &StoreId)| (*node, Member { store: *store, address: address(*node) });
         let highest_replica = formed.metadata_group().replicas.values().copied().max().unwrap_or_default();
         let members = formed.stores.iter().map(member).collect();

@@ -76,14 +76,21 @@ fn place(site: &Site) {
 fn spread_leaders(site: &Site) {
     let node = site.env.node;
     let cluster = site.board.cluster().borrow().clone();
-    let mut alive: BTreeSet<NodeId> =
-        site.links.peers().into_iter().filter(|peer| peer.state == PeerState::Connected).map(|peer| peer.node).collect();
+    let mut alive: BTreeSet<NodeId> = site
+        .links
+        .peers()
+        .into_iter()
+        .filter(|peer| peer.state == PeerState::Connected)
+        .map(|peer| peer.node)
+        .collect();
     if *site.board.room().borrow() == Room::Ample {
         alive.insert(node);
     }
     let standings = site.board.standings().into_iter();
     let observed = standings.filter_map(|standing| Some((standing.shard, standing.leader?))).collect();
-    for transfer in plan_leaders(cluster.shards(), &observed, &alive).into_iter().filter(|transfer| transfer.from == node) {
+    for transfer in
+        plan_leaders(cluster.shards(), &observed, &alive).into_iter().filter(|transfer| transfer.from == node)
+    {
         if let Some(replica) = site.board.replica(transfer.shard) {
             let _ = replica.cast(ReplicaMessage::Transfer(transfer.to));
         }

@@ -62,7 +62,8 @@ struct LogThread;
 impl Drop for LogThread {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            MachineEnd.halt(End::Log, "the log thread panicked; start the node again, recovery decides what is durable");
+            MachineEnd
+                .halt(End::Log, "the log thread panicked; start the node again, recovery decides what is durable");
         }
     }
 }

@@ -113,7 +113,9 @@ impl ShardsState {
 /// The shards with a replica on a node, and where the replicas of each are.
 fn placed_on(cluster: &Cluster, node: NodeId) -> Vec<(ShardId, BTreeMap<ReplicaId, NodeId>)> {
     let placed = cluster.shards().shards.iter().filter(|placement| placement.replicas.contains_key(&node));
-    placed.map(|placement| (placement.shard, placement.replicas.iter().map(|(node, id)| (*id, *node)).collect())).collect()
+    placed
+        .map(|placement| (placement.shard, placement.replicas.iter().map(|(node, id)| (*id, *node)).collect()))
+        .collect()
 }
 
 /// `shard-N`: owns a shard on this node. One for one below it, so that a replica falls without its sealer.

@@ -258,10 +258,7 @@ impl IngesterState {
         lane.in_flight -= 1;
         let verdicts = match outcome {
             AppendOutcome::Applied(verdicts) if verdicts.len() == carried.len() => verdicts,
-            AppendOutcome::Applied(_)
-            | AppendOutcome::NotLeader(_)
-            | AppendOutcome::Busy
-            | AppendOutcome::Unknown => {
+            AppendOutcome::Applied(_) | AppendOutcome::NotLeader(_) | AppendOutcome::Busy | AppendOutcome::Unknown => {
                 self.put_back(shard, carried);
                 return;
             }
@@ -365,7 +362,8 @@ impl IngesterState {
     /// to answer: it may be dead, and apply knows the parts if it was not.
     fn leave_deposed_leaders(&mut self) {
         let board = &self.arguments.board;
-        let left = self.flights.iter().filter(|(_, flight)| board.leader(flight.shard).is_some_and(|to| to != flight.to));
+        let left =
+            self.flights.iter().filter(|(_, flight)| board.leader(flight.shard).is_some_and(|to| to != flight.to));
         for flight in left.map(|(flight, _)| *flight).collect::<Vec<_>>() {
             self.landed(flight, AppendOutcome::Unknown);
         }

@@ -331,11 +331,7 @@ impl ReplicaState {
         self.advance(Event::Propose { ticket, payload })
     }
 
-    fn read(
-        &mut self,
-        linearizable: bool,
-        reply: RpcReplyPort<Result<View, ReadRefusal>>,
-    ) -> Result<(), ActorError> {
+    fn read(&mut self, linearizable: bool, reply: RpcReplyPort<Result<View, ReadRefusal>>) -> Result<(), ActorError> {
         let (Some(core), Some(machine)) = (&self.core, &self.machine) else {
             let _ = reply.send(Err(ReadRefusal::Recovering));
             return Ok(());

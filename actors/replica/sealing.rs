@@ -72,11 +72,7 @@ impl ReplicaState {
         Ok(())
     }
 
-    pub(super) fn snapshot_written(
-        &mut self,
-        through: Index,
-        outcome: Result<(), String>,
-    ) -> Result<(), ActorError> {
+    pub(super) fn snapshot_written(&mut self, through: Index, outcome: Result<(), String>) -> Result<(), ActorError> {
         if self.seals.front().is_none_or(|seal| seal.work.through() != through) {
             return Ok(());
         }
