@@ -183,13 +183,6 @@ impl Board {
         self.seats.iter().map(|seat| seat.borrow().standing.clone()).collect()
     }
 
-    /// Calls `with` for every seat of a shard.
-    pub fn each(&self, mut with: impl FnMut(&Seat)) {
-        for seat in self.seats.iter() {
-            with(&seat.borrow());
-        }
-    }
-
     /// The replicated state of the metadata group, as last applied here.
     pub fn cluster(&self) -> &watch::Sender<Arc<Cluster>> {
         &self.cluster
@@ -203,7 +196,7 @@ impl Board {
     /// Whether every shard is served: it has a leader that this node knows, and the replicas here have caught up with
     /// their own start. Otherwise what is missing, in words.
     pub fn ready(&self) -> Result<(), String> {
-        if !self.cluster.borrow().is_formed() {
+        if self.cluster.borrow().identity().is_none() {
             return Err("the cluster has not formed yet".to_owned());
         }
         let leaderless: Vec<String> = self

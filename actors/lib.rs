@@ -1,16 +1,31 @@
 //! The running system: actors that carry out what the core of `millpond` decides.
 
+pub mod append;
+pub mod board;
 pub mod disk;
 pub mod env;
+pub mod ingest;
 pub mod input;
 pub mod links;
 pub mod listeners;
 pub mod load;
 pub mod local;
+pub mod log_writer;
+pub mod machine;
+pub mod metadata;
 pub mod metrics;
 pub mod moment;
 pub mod observe;
+pub mod placer;
+pub mod prepare;
+pub mod production;
+pub mod replica;
+pub mod sealer;
 pub mod settings;
+pub mod shards;
+pub mod site;
+pub mod snapshotter;
 pub mod supervision;
 pub mod telemetry;
+pub mod transport;
 pub mod tree;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use millpond::cluster::Command;
 use millpond::consensus::Role;
-use millpond::id::{NodeId, ShardId};
+use millpond::id::{Epoch, NodeId, ShardId};
 use millpond::limits;
 use millpond::placement::{plan_initial, plan_leaders};
 
@@ -52,19 +52,20 @@ impl Actor for Placer {
     }
 }
 
-/// Proposes where the shards live, once: the command is refused where the map is not empty.
+/// Proposes where the shards live, once: the command is refused where there is a map already.
 fn place(site: &Site) {
     let cluster = site.board.cluster().borrow().clone();
     let metadata = site.board.standing(ShardId::METADATA);
     let leads = metadata.is_some_and(|standing| standing.role == Role::Leader);
-    if !leads || !cluster.is_formed() || !cluster.shards().is_empty() {
+    if !leads || cluster.identity().is_none() || !cluster.shards().shards.is_empty() {
         return;
     }
     let settings = &site.config.cluster;
-    let nodes: Vec<NodeId> = settings.nodes.iter().map(|member| member.id).collect();
+    let nodes: BTreeSet<NodeId> = settings.nodes.iter().map(|member| member.id).collect();
     let copies = usize::try_from(settings.replication).expect("a handful");
-    let map = plan_initial(&nodes, settings.shards, copies, cluster.next_replica());
-    let payload = Command::PlaceShards { map }.encode();
+    let mut map = plan_initial(&nodes, settings.shards, copies, &mut cluster.replica_ids());
+    map.epoch = Epoch(cluster.shards().epoch.0 + 1);
+    let payload = Command::PlaceShards { map }.encode().into();
     if let Some(replica) = site.board.replica(ShardId::METADATA) {
         // Where it is not taken the next tick proposes again.
         let _ = replica.cast(ReplicaMessage::Append { payload, reply: AppendReply::nobody() });
@@ -80,7 +81,8 @@ fn spread_leaders(site: &Site) {
     if *site.board.room().borrow() == Room::Ample {
         alive.insert(node);
     }
-    let observed = site.board.standings().into_iter().map(|standing| (standing.shard, standing.leader)).collect();
+    let standings = site.board.standings().into_iter();
+    let observed = standings.filter_map(|standing| Some((standing.shard, standing.leader?))).collect();
     for transfer in plan_leaders(cluster.shards(), &observed, &alive).into_iter().filter(|transfer| transfer.from == node) {
         if let Some(replica) = site.board.replica(transfer.shard) {
             let _ = replica.cast(ReplicaMessage::Transfer(transfer.to));

@@ -82,10 +82,13 @@ impl ShardsState {
 
     fn tick(&mut self) {
         self.ticks += 1;
-        self.site.board.each(|seat| {
-            // A replica that is not running needs no tick.
-            let _ = seat.replica.cast(ReplicaMessage::Tick);
-        });
+        let board = &self.site.board;
+        for shard in (0..board.shards()).map(ShardId).chain([ShardId::METADATA]) {
+            if let Some(replica) = board.replica(shard) {
+                // A replica that is not running needs no tick.
+                let _ = replica.cast(ReplicaMessage::Tick);
+            }
+        }
         if self.ticks.is_multiple_of(HEADS_EVERY_TICKS) {
             self.relieve_memory();
         }
@@ -109,7 +112,7 @@ impl ShardsState {
 
 /// The shards with a replica on a node, and where the replicas of each are.
 fn placed_on(cluster: &Cluster, node: NodeId) -> Vec<(ShardId, BTreeMap<ReplicaId, NodeId>)> {
-    let placed = cluster.shards().placements().filter(|placement| placement.replicas.contains_key(&node));
+    let placed = cluster.shards().shards.iter().filter(|placement| placement.replicas.contains_key(&node));
     placed.map(|placement| (placement.shard, placement.replicas.iter().map(|(node, id)| (*id, *node)).collect())).collect()
 }
 
@@ -118,11 +121,8 @@ fn shard_spec(site: &Site, shard: ShardId, peers: &BTreeMap<ReplicaId, NodeId>) 
     let address = site.tree.seat::<SupervisorMessage>(&shard.to_string(), Some("shards"));
     let (site, peers) = (site.clone(), peers.clone());
     ChildSpec::new(&address, Restart::ISOLATED, move || {
-        let specs = vec![
-            replica_spec(&site, shard, &peers),
-            sealer_spec(&site, shard),
-            snapshotter_spec(&site, shard),
-        ];
+        let group = Group { shard, peers: peers.clone(), voters: peers.keys().copied().collect(), learners: vec![] };
+        let specs = vec![replica_spec(&site, group), sealer_spec(&site, shard), snapshotter_spec(&site, shard)];
         (SupervisorActor, specs)
     })
 }
@@ -142,27 +142,43 @@ pub fn snapshotter_spec(site: &Site, shard: ShardId) -> ChildSpec {
     let site = site.clone();
     ChildSpec::new(&address, Restart::ISOLATED, move || {
         let replica = site.board.replica(shard).expect("a placed shard has a seat");
-        (Snapshotter, SnapshotterArguments { shard, replica, env: site.env.clone() })
+        (Snapshotter, SnapshotterArguments { replica, env: site.env.clone() })
     })
 }
 
+/// Who is who in a group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its number.
+    pub shard: ShardId,
+    /// All replicas, and where they are.
+    pub peers: BTreeMap<ReplicaId, NodeId>,
+    /// Those that vote.
+    pub voters: Vec<ReplicaId>,
+    /// Those that only follow.
+    pub learners: Vec<ReplicaId>,
+}
+
 /// The replica of a group, below the supervisor of that group.
-pub fn replica_spec(site: &Site, shard: ShardId, peers: &BTreeMap<ReplicaId, NodeId>) -> ChildSpec {
+pub fn replica_spec(site: &Site, group: Group) -> ChildSpec {
+    let shard = group.shard;
     let address = site.board.replica(shard).expect("a placed shard has a seat");
-    let (site, peers) = (site.clone(), peers.clone());
+    let site = site.clone();
     ChildSpec::new(&address, Restart::ISOLATED, move || {
         let node = site.env.node;
-        let id = *peers.iter().find(|(_, at)| **at == node).expect("a replica is started where it is placed").0;
-        let seat = |name: &str| format!("{shard}/{name}");
+        let placed = group.peers.iter().find(|(_, at)| **at == node);
+        let id = *placed.expect("a replica is started where it is placed").0;
         let parent = shard.to_string();
-        let sealer =
-            (shard != ShardId::METADATA).then(|| site.tree.seat(&seat("sealer"), Some(&parent)));
+        let sealer = (shard != ShardId::METADATA).then(|| site.tree.seat(&format!("{shard}/sealer"), Some(&parent)));
         let arguments = ReplicaArguments {
             shard,
             id,
-            peers: peers.clone(),
+            peers: group.peers.clone(),
+            voters: group.voters.clone(),
+            learners: group.learners.clone(),
+            head_age_max: site.config.node.limits.head_age_max.0,
             sealer,
-            snapshotter: site.tree.seat(&seat("snapshotter"), Some(&parent)),
+            snapshotter: site.tree.seat(&format!("{shard}/snapshotter"), Some(&parent)),
             log: site.log.clone(),
             links: site.links.clone(),
             board: site.board.clone(),

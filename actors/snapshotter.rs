@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use millpond::id::{ReplicaId, ShardId};
-use millpond::storage::segment::SegmentMeta;
+use millpond::entry::SegmentMeta;
+use millpond::id::ReplicaId;
 
 use crate::env::{Env, Lane};
 use crate::machine::SealWork;
@@ -37,8 +37,6 @@ pub struct Snapshotter;
 /// What a snapshotter starts with.
 #[derive(Debug)]
 pub struct SnapshotterArguments {
-    /// The group.
-    pub shard: ShardId,
     /// Its replica.
     pub replica: Address<ReplicaMessage>,
     /// Disk and threads.
@@ -69,10 +67,9 @@ impl Actor for Snapshotter {
         let SnapshotterMessage::Write { work, manifest, voters, reply } = message;
         myself.detail("snapshot through", work.through());
         let disk = Arc::clone(&state.env.disk);
-        let shard = state.shard;
         let job = move || {
             let through = work.through();
-            let outcome = work.write_snapshot(&disk, shard, manifest, &voters).map_err(|error| error.to_string());
+            let outcome = work.write_snapshot(&disk, manifest, &voters).map_err(|error| error.to_string());
             // A replica that is gone reads its snapshot anew.
             let _ = reply.cast(ReplicaMessage::SnapshotWritten { through, outcome });
         };

@@ -125,6 +125,10 @@ pub const METADATA_VOTERS_MAX: usize = 5;
 pub const LEADER_TRANSFERS_MAX: usize = 4;
 /// A node's address as it is configured.
 pub const ADDRESS_BYTES_MAX: usize = 256;
+/// How long a node that stops waits for others to lead what it led, and between two looks.
+pub const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
+/// The wait between two looks at what is still led.
+pub const HAND_OVER_POLL: Duration = Duration::from_millis(20);
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.
@@ -133,6 +137,11 @@ pub const SHARDS: u32 = 16;
 pub const REPLICATION_MAX: u32 = 7;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
+
+/// Entries of the metadata group between two of its snapshots.
+pub const METADATA_ENTRIES_PER_SNAPSHOT: u64 = 256;
+/// Entries before a snapshot that the metadata group's log keeps for a node that is behind.
+pub const METADATA_ENTRIES_KEPT: u64 = 1_024;
 
 // Between nodes.
 
@@ -170,8 +179,14 @@ pub const LINK_LINGER: Duration = Duration::from_millis(1);
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(1);
 /// Time in which a write to a peer must make progress.
 pub const PEER_WRITE_DEADLINE: Duration = Duration::from_secs(2);
+/// Silence after which a connection between nodes is closed; suspicion closes it sooner where the peer was heard before.
+pub const PEER_READ_DEADLINE: Duration = Duration::from_secs(3);
+/// Connections of one peer that have not finished the handshake.
+pub const HANDSHAKES_PER_PEER_MAX: usize = 4;
 /// Connections of peers that have not yet said who they are.
 pub const PEER_ARRIVALS_MAX: usize = 64;
+/// Time between two proposals of the first entry of a cluster.
+pub const FORMATION_TICK: Duration = Duration::from_millis(250);
 /// Time between two looks of the placer at where leaders are.
 pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.

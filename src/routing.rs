@@ -52,7 +52,7 @@ pub struct KeySource<'a> {
     /// `Intake::time_refusals`.
     pub time_refusals: u64,
     /// Random bits, for a request that cannot be told from another.
-    pub draw: u128,
+    pub draw: u64,
 }
 
 impl RequestKey {
@@ -62,17 +62,18 @@ impl RequestKey {
     /// their parts must not be taken for the earlier ones.
     pub fn derive(source: &KeySource<'_>) -> Self {
         let body_hash = xxh3_64(source.body);
+        let draw = source.draw.to_le_bytes();
         let (kind, bytes) = match source.idempotency_key {
             Some(key) => (b'k', key.as_bytes()),
             None if source.every_record_timed => (b'b', source.body),
-            None => return Self { key: Key(source.draw), body_hash, repeatable: false },
+            None => (b'd', &draw[..]),
         };
         let mut hash = Xxh3::new();
         hash.update(source.tenant.as_bytes());
         hash.update(&[0xff, kind]);
         hash.update(&source.time_refusals.to_le_bytes());
         hash.update(bytes);
-        Self { key: Key(hash.digest128()), body_hash, repeatable: true }
+        Self { key: Key(hash.digest128()), body_hash, repeatable: kind != b'd' }
     }
 }
 
@@ -342,7 +343,8 @@ mod tests {
         let (first, second) = (of(source(b"x", Some("k"))), of(source(b"y", Some("k"))));
         assert!(first.key == second.key && first.body_hash != second.body_hash);
         let untimed = of(KeySource { every_record_timed: false, ..source(b"x", None) });
-        assert!(untimed.key == Key(9) && !untimed.repeatable);
+        let drawn_again = of(KeySource { every_record_timed: false, draw: 10, ..source(b"x", None) });
+        assert!(untimed.key != drawn_again.key && !untimed.repeatable);
         let untimed = of(KeySource { every_record_timed: false, ..source(b"x", Some("k")) });
         assert!(untimed == first && first.repeatable);
     }

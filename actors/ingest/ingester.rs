@@ -93,7 +93,8 @@ struct Request {
     refusals: Refusals,
     shards: BTreeSet<ShardId>,
     failure: Option<Verdict>,
-    _permit: Option<Permit>,
+    /// Held until the outcome is known.
+    _permit: Permit,
 }
 
 /// What waits for one shard, by place in the order it came.
@@ -154,7 +155,7 @@ impl IngesterState {
         let (env, address) = (self.arguments.env.clone(), self.myself.clone());
         let (strategy, shards) = (self.arguments.strategy, self.arguments.board.shards());
         let (now, draw) = (env.clock.now(), env.random.draw());
-        let Submission { permit, .. } = &submission;
+        let permit = submission.permit.clone();
         let open = Request {
             reply,
             since: Instant::now(),
@@ -163,7 +164,7 @@ impl IngesterState {
             refusals: Refusals::default(),
             shards: BTreeSet::new(),
             failure: None,
-            _permit: Some(permit.clone()),
+            _permit: permit,
         };
         self.requests.insert(request, open);
         self.keep_ticking();
@@ -216,7 +217,8 @@ impl IngesterState {
             };
             let carried = lane.take_entry();
             lane.in_flight += 1;
-            let payload = Command::encode_batch(carried.iter().map(|(_, _, part)| part));
+            let parts: Vec<SubBatch> = carried.iter().map(|(_, _, part)| part.clone()).collect();
+            let payload = Command::encode_batch(&parts);
             let flight = self.number();
             self.flights.insert(flight, Flight { shard, to: leader, carried });
             self.send(flight, shard, leader, payload);
@@ -381,10 +383,11 @@ impl Lane {
 
     /// The oldest parts that fit into one entry, at least one.
     fn take_entry(&mut self) -> Vec<(u64, u64, SubBatch)> {
-        let (mut carried, mut bytes) = (Vec::new(), 0);
+        let (mut carried, mut bytes) = (Vec::new(), Command::BATCH_OVERHEAD);
         while let Some(next) = self.waiting.first_entry() {
-            let size = next.get().1.rows.len();
-            if !carried.is_empty() && bytes + size > limits::ENTRY_BYTES_MAX {
+            let size = next.get().1.batch.len() + Command::SUB_BATCH_OVERHEAD;
+            let full = bytes + size > limits::ENTRY_BYTES_MAX || carried.len() == limits::SUB_BATCHES_MAX;
+            if full && !carried.is_empty() {
                 break;
             }
             bytes += size;

@@ -68,9 +68,9 @@ pub enum Verdict {
     TimedOut,
 }
 
-/// Room for the bytes of one request. Dropping it gives the room back.
-#[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+/// Room for the bytes of one request. Dropping the last clone gives the room back.
+#[derive(Clone, Debug)]
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
 
 /// Admission, and the way to an ingester. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -96,6 +96,11 @@ impl Gate {
         }
     }
 
+    /// Where the ingesters are reached, for their supervisor.
+    pub fn ingesters(&self) -> &[Address<IngesterMessage>] {
+        &self.ingesters
+    }
+
     /// Takes room for a request of so many bytes as sent, or says why there is none.
     pub fn admit(&self, bytes: usize) -> Result<Permit, &'static str> {
         if *self.board.room().borrow() == Room::ReserveOnly {
@@ -103,7 +108,7 @@ impl Gate {
         }
         let units = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).expect("a request is at most 16 MiB");
         let permit = Arc::clone(&self.room).try_acquire_many_owned(units);
-        permit.map(Permit).map_err(|_| "too many bytes are waiting for a majority; slow down")
+        permit.map(|permit| Permit(Arc::new(permit))).map_err(|_| "too many bytes are waiting for a majority; slow down")
     }
 
     /// Hands a request to an ingester and waits for its outcome.

@@ -6,7 +6,7 @@
 
 mod peer_link;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -12,7 +12,7 @@ use crate::tree::{Identity, TreeHandle};
 
 /// The parts of an environment that a link does not touch.
 #[derive(Debug)]
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Clock for Nothing {
     fn now(&self) -> i64 {

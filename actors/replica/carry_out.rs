@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use millpond::class::Class;
-use millpond::consensus::{Committed, Effect, Event, ReadLoss, Refusal};
+use millpond::consensus::{Committed, Effect, Event, PeerState, PeerStatus, ReadLoss, Refusal};
 use millpond::entry::EntryKind;
 use millpond::id::{Index, ReplicaId, ShardId};
 use millpond::storage::wal::LogOp;
@@ -117,7 +117,7 @@ impl ReplicaState {
 
     fn send(&self, to: ReplicaId, message: &millpond::consensus::Message) {
         let Some(node) = self.arguments.peers.get(&to) else { return };
-        self.arguments.links.raft(*node, self.arguments.shard, message.encode(), message.is_control());
+        self.arguments.links.raft(*node, self.arguments.shard, message.encode().into(), message.is_control());
     }
 
     fn apply(&mut self, committed: Committed) -> Result<(), ActorError> {
@@ -139,10 +139,15 @@ impl ReplicaState {
                 self.seals.push_back(super::sealing::Seal::new(job));
                 self.carry_on_sealing();
             }
-            Applied::Cluster(cluster) => {
+            Applied::Cluster { cluster, seal } => {
                 self.arguments.board.cluster().send_replace(cluster);
                 if let Some((reply, _)) = waiting {
                     reply.send(AppendOutcome::Applied(Vec::new()));
+                }
+                // One snapshot at a time: the next is due again with the entry after.
+                if let Some(work) = seal.filter(|_| self.seals.is_empty()) {
+                    self.seals.push_back(super::sealing::Seal::new(work));
+                    self.carry_on_sealing();
                 }
             }
             Applied::Nothing => {}
@@ -156,7 +161,7 @@ impl ReplicaState {
         let later = self.ripening.split_off(&Index(machine.applied().0 + 1));
         for reply in std::mem::replace(&mut self.ripening, later).into_values().flatten() {
             // Who no longer waits for a read gave up on it.
-            let _ = reply.send(Ok(machine.view()));
+            let _ = reply.send(machine.view().ok_or(ReadRefusal::NoRecords));
         }
     }
 
@@ -165,7 +170,7 @@ impl ReplicaState {
         let arguments = &self.arguments;
         let Some(seat) = arguments.board.seat(arguments.shard) else { return };
         let standing = self.standing();
-        self.myself.detail("role", standing.role);
+        self.myself.detail("role", format_args!("{:?}", standing.role));
         self.myself.detail("term", standing.term);
         self.myself.detail("applied", standing.applied);
         if let Some(leader) = standing.leader {
@@ -186,7 +191,7 @@ impl ReplicaState {
             standing.segments = machine.segments();
         }
         let Some(core) = &self.core else { return standing };
-        standing.phase = if core.needs_snapshot() { Phase::NeedsSnapshot } else { Phase::Serving };
+        standing.phase = Phase::Serving;
         standing.role = core.role();
         standing.term = core.term();
         standing.leader = self.leader();
@@ -194,18 +199,12 @@ impl ReplicaState {
         standing.committed = core.committed();
         standing.persisted = core.persisted();
         standing.appended = core.last_index();
-        standing.followers = core
-            .followers()
-            .filter_map(|peer| {
-                let node = *self.arguments.peers.get(&peer.id)?;
-                Some(Follower { node, matched: peer.matched, active: peer.active, needs_snapshot: peer.needs_snapshot })
-            })
-            .collect();
+        let follower = |peer: PeerStatus| {
+            let needs_snapshot = peer.state == PeerState::NeedsSnapshot;
+            let node = *self.arguments.peers.get(&peer.id)?;
+            Some(Follower { node, matched: peer.matched, active: peer.active, needs_snapshot })
+        };
+        standing.followers = core.peers().into_iter().filter_map(follower).collect();
         standing
-    }
-
-    /// Whether this is the metadata group.
-    pub(super) fn is_metadata(&self) -> bool {
-        self.arguments.shard == ShardId::METADATA
     }
 }

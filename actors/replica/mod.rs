@@ -5,27 +5,29 @@
 //! starts by reading its snapshot, then opens the log, and takes part only when both are here. A restart loses what
 //! was not answered yet and nothing else: the next incarnation reads the same snapshot and the same log.
 
+mod carry_out;
+mod sealing;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use millpond::consensus::{self, Committed, Effect, Event, Message, Replica as Core, ReplicaOptions, Role};
-use millpond::entry::{Entry, EntryKind, HardState, Position, Recovered};
+use millpond::consensus::{Effect, Event, Knobs, Message, Replica as Core, ReplicaOptions, Role};
+use millpond::entry::{Entry, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::query::View;
-use millpond::shard::{SealJob, Verdict};
-use millpond::storage::wal::LogOp;
 use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::board::{Board, Follower, Phase, Standing};
-use crate::env::{End, Env, Lane};
-use crate::ingest::ingester::IngesterMessage;
-use crate::links::{Answer, Links};
+use crate::append::{AppendOutcome, AppendReply};
+use crate::board::{Board, Phase, Room, Standing};
+use crate::env::{Env, Lane};
+use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
-use crate::machine::{Applied, Machine, Written};
+use crate::machine::{Machine, Written};
 use crate::metrics::Metrics;
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
@@ -108,6 +110,8 @@ pub enum ReadRefusal {
     Recovering,
     /// Too many reads wait, or leadership could not be confirmed in time.
     Busy,
+    /// The group holds no records.
+    NoRecords,
 }
 
 /// Runs one replica.
@@ -122,6 +126,12 @@ pub struct ReplicaArguments {
     pub id: ReplicaId,
     /// All replicas of the group and where they are.
     pub peers: BTreeMap<ReplicaId, NodeId>,
+    /// Those that vote.
+    pub voters: Vec<ReplicaId>,
+    /// Those that only follow.
+    pub learners: Vec<ReplicaId>,
+    /// The age at which a head is sealed although small.
+    pub head_age_max: Duration,
     /// Its sealer; the metadata group has none.
     pub sealer: Option<Address<SealerMessage>>,
     /// Its snapshotter.
@@ -250,6 +260,9 @@ impl ReplicaState {
 
     fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorError> {
         let machine = outcome.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
+        if let Machine::Metadata(metadata) = &*machine {
+            self.arguments.board.cluster().send_replace(Arc::clone(metadata.cluster()));
+        }
         self.machine = Some(machine);
         let ReplicaArguments { shard, id: replica, .. } = self.arguments;
         let (incarnation, reply) = (self.myself.incarnation(), self.myself.clone());
@@ -262,18 +275,20 @@ impl ReplicaState {
             return Ok(());
         }
         let machine = self.machine.as_ref().expect("the log is opened after the snapshot was read");
-        let options = ReplicaOptions::new(
-            self.arguments.shard,
-            self.arguments.id,
-            self.arguments.peers.keys().copied().collect(),
-            self.arguments.env.boot,
+        let options = ReplicaOptions {
+            shard: self.arguments.shard,
+            id: self.arguments.id,
+            voters: self.arguments.voters.clone(),
+            learners: self.arguments.learners.clone(),
+            boot: self.arguments.env.boot,
             incarnation,
-            self.arguments.env.random.draw(),
-        );
+            seed: self.arguments.env.random.draw(),
+            knobs: Knobs::default(),
+        };
         let core = Core::new(options, recovered, machine.applied())?;
         self.core = Some(core);
         self.publish();
-        if self.arguments.peers.len() == 1 {
+        if self.arguments.voters.len() == 1 {
             return self.advance(Event::Campaign);
         }
         Ok(())
@@ -305,7 +320,8 @@ impl ReplicaState {
             reply.send(AppendOutcome::NotLeader(self.leader()));
             return Ok(());
         }
-        if self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
+        let full = *self.arguments.board.room().borrow() == Room::ReserveOnly;
+        if full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);
             return Ok(());
         }
@@ -325,7 +341,7 @@ impl ReplicaState {
             return Ok(());
         };
         if !linearizable {
-            let _ = reply.send(Ok(machine.view()));
+            let _ = reply.send(machine.view().ok_or(ReadRefusal::NoRecords));
             return Ok(());
         }
         if core.role() != Role::Leader {

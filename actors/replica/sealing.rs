@@ -30,7 +30,7 @@ impl ReplicaState {
     /// Proposes a seal when the head is old, so that no log is kept for ever by a quiet shard.
     pub(super) fn seal_by_age(&mut self) -> Result<(), ActorError> {
         let now = self.arguments.env.clock.now();
-        let due = self.machine.as_ref().is_some_and(|machine| machine.is_due(now));
+        let due = self.machine.as_ref().is_some_and(|machine| machine.is_due(now, self.arguments.head_age_max));
         if due { self.propose_seal(false) } else { Ok(()) }
     }
 
@@ -40,7 +40,7 @@ impl ReplicaState {
         if self.seal_proposed || !self.seals.is_empty() || core.role() != Role::Leader {
             return Ok(());
         }
-        let hold = core.slowest_match();
+        let hold = core.peers().iter().map(|peer| peer.matched).min().unwrap_or(core.applied());
         let Some(payload) = machine.seal_command(hold, self.arguments.env.clock.now()) else { return Ok(()) };
         let ticket = self.ticket();
         self.proposals.insert(ticket, (AppendReply::nobody(), tokio::time::Instant::now()));
@@ -56,7 +56,7 @@ impl ReplicaState {
             drop(sealer.cast(SealerMessage::Seal { work, reply }));
         } else {
             let manifest = machine.manifest(seal.written.as_ref());
-            let voters = self.arguments.peers.keys().copied().collect();
+            let voters = self.arguments.voters.clone();
             drop(self.arguments.snapshotter.cast(SnapshotterMessage::Write { work, manifest, voters, reply }));
         }
     }

@@ -21,6 +21,7 @@ mod replica;
 mod tests;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
 use crate::entry::{Entry, EntryKind, HardState, Position};
@@ -223,7 +224,8 @@ pub enum ReadLoss {
 }
 
 /// What a replica is in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It follows and never votes.
     Learner,

@@ -373,8 +373,7 @@ impl Replica {
 
     /// Whether raft-rs took the payload. Stepped by hand, since its own `propose` copies.
     fn append(&mut self, payload: Bytes) -> bool {
-        let mut entry = eraftpb::Entry::default();
-        entry.data = payload;
+        let entry = eraftpb::Entry { data: payload, ..Default::default() };
         let mut message = eraftpb::Message::default();
         message.set_msg_type(eraftpb::MessageType::MsgPropose);
         message.from = self.raw.raft.id;

@@ -387,9 +387,8 @@ fn a_read_waits_for_a_majority() {
     world.step(id(1), Event::Read { ticket: 10 });
     world.step(id(1), Event::Read { ticket: 11 });
     let ready = |world: &World| {
-        let ready = |notice: &Effect| match notice {
-            Effect::ReadReady { ticket, index } => Some((*ticket, *index)),
-            _ => None,
+        let ready = |notice: &Effect| {
+            if let Effect::ReadReady { ticket, index } = notice { Some((*ticket, *index)) } else { None }
         };
         world.seats[&id(1)].notices.iter().filter_map(ready).collect::<Vec<_>>()
     };
@@ -752,10 +751,10 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
     }
     let mut through = None;
     for effect in effects {
-        match effect {
-            Effect::Persist { number, .. } => writes.push_back(number),
-            Effect::Apply { entries } => through = entries.last().map(|entry| entry.index),
-            _ => {}
+        if let Effect::Persist { number, .. } = effect {
+            writes.push_back(number);
+        } else if let Effect::Apply { entries } = effect {
+            through = entries.last().map(|entry| entry.index);
         }
     }
     if let Some(through) = through {

@@ -397,6 +397,8 @@ proptest! {
         world.pass(Duration::from_secs(1));
         let sent = play(&mut world, &acts);
         world.faults = CALM;
+        world.step(0, Event::Flush);
+        world.step(1, Event::Flush);
         world.pass(Duration::from_secs(4));
         prop_assert!(world.connected(), "the links did not find each other again");
         for (from, sent) in sent.iter().enumerate() {

@@ -41,6 +41,11 @@ impl<'a> Fields<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, ProtocolError> {
+        // Most keys and lengths are one byte.
+        if self.at < self.end && self.body[self.at] < 0x80 {
+            self.at += 1;
+            return Ok(u64::from(self.body[self.at - 1]));
+        }
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
             if self.at >= self.end {

@@ -5,7 +5,7 @@
 //! for byte in their snapshots. Time is shard time, which the leader stamps into each entry and which never goes
 //! back. It does not know raft, disks or who asked.
 
-pub mod command;
+mod command;
 mod error;
 mod head;
 mod keys;
@@ -22,10 +22,10 @@ use crate::entry::{Position, ShardSnapshot};
 use crate::id::{Index, Key, Offset, ShardId, Term};
 use crate::limits;
 
-use command::{Command, SubBatch};
 use keys::{Keys, Remembered};
 use streams::Streams;
 
+pub use command::{Command, SubBatch};
 pub use error::ShardError;
 pub use head::{HeadBatch, HeadView};
 pub use seal::{Proof, SealJob, SealedBlock};

@@ -4,5 +4,8 @@
 pub mod disk;
 pub mod error;
 pub mod lossy;
+mod redb_backend;
+pub mod registry;
 pub mod segment;
+pub mod snapshot;
 pub mod wal;

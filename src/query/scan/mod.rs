@@ -20,9 +20,12 @@ use super::error::QueryError;
 use super::partial::{Found, Partial, Seen};
 use super::pattern::{LineFilters, StreamPattern};
 use super::plan::{Direction, LogQuery, OffsetQuery, ShardRequest, Want};
+use crate::block::BlockError;
+use crate::block::l1::L1;
 use crate::block::rows::{Projection, Rows, Stream, Summary};
 use crate::id::{Offset, ShardId};
 use crate::shard::{HeadBatch, HeadView};
+use crate::storage::segment::{Segment, SegmentError};
 use count::Counter;
 use keep::{Keeper, Key, Order, Wanted};
 use list::Lister;
@@ -36,10 +39,13 @@ pub struct View {
     pub end: Offset,
     /// What is applied and in no segment of this view.
     pub head: HeadView,
+    /// The segments, in the order of their offsets.
+    pub segments: Vec<Arc<Segment>>,
 }
 
 enum Source {
     Head(Arc<HeadBatch>),
+    Sealed(Arc<Segment>, usize),
 }
 
 /// A batch or a block that may hold what is asked for.
@@ -68,7 +74,42 @@ pub struct Scan {
     seen: Seen,
 }
 
+/// Which streams are wanted.
+struct Wants<'a> {
+    tenant: Option<&'a str>,
+    selectors: &'a [StreamPattern],
+}
+
+impl Wants<'_> {
+    fn holds(&self, stream: &Stream) -> bool {
+        self.tenant.is_none_or(|tenant| *tenant == *stream.tenant)
+            && (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.matches(&stream.labels)))
+    }
+}
+
 impl Work {
+    /// Takes what it wants of a chunk, and answers how many records had fitting time and stream.
+    fn read(&mut self, chunk: &Opened, shard: ShardId, matching: &[bool]) -> Result<u64, QueryError> {
+        match self {
+            Self::List(_) => Ok(0),
+            Self::Count(counter) => {
+                let wanted = chunk.streams().iter().zip(matching).filter(|(_, matches)| **matches);
+                let metadata = counter.needs_metadata(wanted.map(|(stream, _)| &stream.labels));
+                let rows = chunk.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
+                counter.count(&rows, matching, metadata)
+            }
+            Self::Keep(keeper) => {
+                let lines = !keeper.filters.is_empty();
+                let rows = chunk.rows(shard, Projection { lines, metadata: false })?;
+                let (selected, seen) = keeper.select(&rows, matching);
+                if !selected.is_empty() {
+                    keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected);
+                }
+                Ok(seen)
+            }
+        }
+    }
+
     fn may_hold(&self, span: &Summary) -> bool {
         match self {
             Self::Keep(keeper) => keeper.may_hold(span),
@@ -135,11 +176,16 @@ impl Scan {
     }
 
     fn find_chunks(&mut self, view: &View) {
-        let sources = view.head.iter().map(|batch| Source::Head(batch.clone()));
+        let sealed = view.segments.iter().flat_map(|segment| (0..segment.blocks().len()).map(move |at| (segment, at)));
+        let mut sources: Vec<Source> = sealed.map(|(segment, at)| Source::Sealed(segment.clone(), at)).collect();
+        // A batch leaves the head only after its segment came into the view.
+        let unsealed = view.segments.last().map_or(0, |last| last.meta().to.0 + 1);
+        let head = view.head.iter().filter(|batch| batch.base().0 >= unsealed);
+        sources.extend(head.map(|batch| Source::Head(batch.clone())));
         let mut chunks: Vec<Chunk> = Vec::new();
         for source in sources {
             let span = source.span();
-            if self.work.may_hold(&span) && source.streams().iter().any(|stream| self.wants(stream)) {
+            if self.work.may_hold(&span) && source.streams().any(|stream| self.wants().holds(stream)) {
                 chunks.push(Chunk { span, first: self.work.first(&span), source });
             }
         }
@@ -147,9 +193,8 @@ impl Scan {
         self.chunks = chunks.into();
     }
 
-    fn wants(&self, stream: &Stream) -> bool {
-        self.tenant.as_ref().is_none_or(|tenant| **tenant == *stream.tenant)
-            && (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.matches(&stream.labels)))
+    fn wants(&self) -> Wants<'_> {
+        Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors }
     }
 
     /// Reads one batch or block; whether there is more to do.
@@ -159,35 +204,23 @@ impl Scan {
     /// be read, `QueryError::Memory` past the bound of one query. The scan is then of no further use.
     pub fn step(&mut self) -> Result<bool, QueryError> {
         let Some(chunk) = self.chunks.pop_front() else { return Ok(false) };
-        let matching: Vec<bool> = chunk.source.streams().iter().map(|stream| self.wants(stream)).collect();
-        let shard = self.shard;
-        match &mut self.work {
-            Work::List(lister) => {
-                for (stream, _) in chunk.source.streams().iter().zip(&matching).filter(|(_, matches)| **matches) {
-                    lister.add(&stream.labels)?;
-                }
+        if let Work::List(lister) = &mut self.work {
+            let wanted = Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors };
+            for stream in chunk.source.streams().filter(|stream| wanted.holds(stream)) {
+                lister.add(&stream.labels)?;
             }
-            Work::Count(counter) => {
-                let wanted = chunk.source.streams().iter().zip(&matching).filter(|(_, matches)| **matches);
-                let metadata = counter.needs_metadata(wanted.map(|(stream, _)| &stream.labels));
-                let rows = chunk.source.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
-                self.seen.records += counter.count(&rows, &matching, metadata)?;
-            }
-            Work::Keep(keeper) if keeper.is_beyond(chunk.first) => {
-                // Chunks come in order, so none of the rest can hold a record that is kept.
-                self.chunks.clear();
-                return Ok(false);
-            }
-            Work::Keep(keeper) => {
-                let lines = !keeper.filters.is_empty();
-                let rows = chunk.source.rows(shard, Projection { lines, metadata: false })?;
-                let (selected, seen) = keeper.select(&rows, &matching);
-                self.seen.records += seen;
-                if !selected.is_empty() {
-                    keeper.keep(&chunk.source.rows(shard, Projection::ALL)?, &selected);
-                }
-            }
+            return Ok(!self.chunks.is_empty());
         }
+        if let Work::Keep(keeper) = &self.work
+            && keeper.is_beyond(chunk.first)
+        {
+            // Chunks come in order, so none of the rest can hold a record that is kept.
+            self.chunks.clear();
+            return Ok(false);
+        }
+        let opened = chunk.source.open(self.shard)?;
+        let matching: Vec<bool> = opened.streams().iter().map(|stream| self.wants().holds(stream)).collect();
+        self.seen.records += self.work.read(&opened, self.shard, &matching)?;
         self.seen.chunks += 1;
         self.seen.bytes += chunk.span.raw_bytes;
         Ok(!self.chunks.is_empty())
@@ -208,21 +241,65 @@ impl Source {
     fn span(&self) -> Summary {
         match self {
             Self::Head(batch) => batch.summary(),
+            Self::Sealed(segment, block) => segment.blocks()[*block].summary,
         }
     }
 
+    /// Its streams, without reading it.
+    fn streams(&self) -> Box<dyn Iterator<Item = &Stream> + '_> {
+        match self {
+            Self::Head(batch) => Box::new(batch.streams().iter()),
+            Self::Sealed(segment, block) => Box::new(segment.streams_of(*block)),
+        }
+    }
+
+    fn open(&self, shard: ShardId) -> Result<Opened, QueryError> {
+        match self {
+            Self::Head(batch) => Ok(Opened::Head(batch.clone())),
+            Self::Sealed(segment, block) => {
+                let bytes = segment.read(*block).map_err(|error| unreadable(shard, &error))?;
+                let place = format!("{} block {block}", segment.path());
+                let block = L1::open(bytes).map_err(|error| damaged(shard, &place, &error))?;
+                Ok(Opened::Sealed(block, place))
+            }
+        }
+    }
+}
+
+/// A chunk that is being read, and where it is kept.
+enum Opened {
+    Head(Arc<HeadBatch>),
+    Sealed(L1, String),
+}
+
+impl Opened {
+    /// Its streams, in the order in which its rows name them.
     fn streams(&self) -> &[Stream] {
         match self {
             Self::Head(batch) => batch.streams(),
+            Self::Sealed(block, _) => block.streams(),
         }
     }
 
     fn rows(&self, shard: ShardId, projection: Projection) -> Result<Rows, QueryError> {
-        let damaged = |what: String| QueryError::Damaged { shard, what };
         match self {
             Self::Head(batch) => batch.rows(projection).map_err(|error| {
-                damaged(format!("batch of entry {} at offset {}: {error}", batch.index(), batch.base()))
+                let place = format!("the batch of entry {} at offset {}", batch.index(), batch.base());
+                damaged(shard, &place, &error)
             }),
+            Self::Sealed(block, place) => block.rows(projection).map_err(|error| damaged(shard, place, &error)),
         }
+    }
+}
+
+fn damaged(shard: ShardId, place: &str, error: &BlockError) -> QueryError {
+    QueryError::Damaged { shard, what: format!("{place}: {error}") }
+}
+
+fn unreadable(shard: ShardId, error: &SegmentError) -> QueryError {
+    let what = error.to_string();
+    match error {
+        SegmentError::DamagedBlock { .. } | SegmentError::Damaged { .. } => QueryError::Damaged { shard, what },
+        SegmentError::Io { .. } | SegmentError::Version { .. } => QueryError::Storage { shard, what },
     }
 }

@@ -11,7 +11,9 @@ use crate::query::merge::{AnswerRecord, Gather, Outcome, records};
 use crate::query::plan::{Query, RangeParameters, StreamsWant};
 use crate::record::{Record, StreamRecords};
 use crate::shard::command::{Command, SubBatch};
-use crate::shard::{Applied, Shard, ShardOptions};
+use crate::shard::{Applied, SealJob, Shard, ShardError, ShardOptions};
+use crate::storage::lossy::LossyDisk;
+use crate::storage::segment::SegmentWriter;
 
 /// One shard and every record it was given, in the order of their offsets.
 #[derive(Debug)]
@@ -45,8 +47,12 @@ fn apply(shard: &mut Shard, index: &mut u64, payload: bytes::Bytes) -> Applied {
 }
 
 fn world(id: u32, batches: &[Vec<Sent>]) -> World {
+    world_on(&LossyDisk::new(1), id, batches)
+}
+
+fn world_on(disk: &LossyDisk, id: u32, batches: &[Vec<Sent>]) -> World {
     let mut shard = Shard::new(ShardId(id), ShardOptions::default());
-    let (mut index, mut all) = (0, Vec::new());
+    let (mut index, mut all, mut segments) = (0, Vec::new(), Vec::new());
     let mut encoder = l0::Encoder::new();
     for batch in batches.iter().filter(|batch| !batch.is_empty()) {
         // Runs of one stream, as a listener hands them over.
@@ -72,12 +78,26 @@ fn world(id: u32, batches: &[Vec<Sent>]) -> World {
         let applied = apply(&mut shard, &mut index, Command::encode_batch(&[sub]));
         assert!(matches!(applied, Applied::Batch(_)));
         if batch.iter().any(|sent| sent.seal) {
-            let Applied::Seal(job) = apply(&mut shard, &mut index, Command::encode_seal()) else { panic!("a seal") };
-            drop(job);
+            let Applied::Seal(job) = apply(&mut shard, &mut index, Command::encode_seal(Index(0))) else {
+                panic!("a seal")
+            };
+            segments.push(sealed(disk, &job));
+            shard.sealed(job.position().index);
         }
     }
-    let view = View { shard: ShardId(id), end: shard.next_offset(), head: shard.view() };
+    let view = View { shard: ShardId(id), end: shard.next_offset(), head: shard.view(), segments };
     World { view, all }
+}
+
+fn sealed(disk: &LossyDisk, job: &SealJob) -> Arc<Segment> {
+    let (from, _) = job.offsets().unwrap();
+    let mut writer = SegmentWriter::create(disk, job.shard(), from).unwrap();
+    let proof = job.encode(|block| {
+        writer.push(&block.bytes, block.summary, &block.streams).unwrap();
+        Ok::<_, ShardError>(())
+    });
+    let meta = writer.finish(proof.unwrap().unwrap().digest).unwrap();
+    Arc::new(Segment::open(disk, job.shard(), &meta).unwrap())
 }
 
 fn scanned(request: &ShardRequest, view: &View) -> Partial {
@@ -357,6 +377,21 @@ fn long_lines_end_a_part_before_one_message_is_full() {
     assert!(matches!(part.found, Found::Records(found) if !found.complete && found.records.len() < 20));
     let Outcome::Records(found) = answered(query, &[world], &[0]) else { panic!("records") };
     assert!(found.iter().map(|record| record.timestamp).eq((10..40).rev()));
+}
+
+#[test]
+fn a_damaged_block_is_never_served() {
+    let sent = Sent { shard: 0, stream: 0, timestamp: 1, line: "x".into(), level: None, seal: true };
+    let disk = LossyDisk::new(1);
+    let World { view, .. } = world_on(&disk, 0, &[vec![sent]]);
+    assert!(disk.flip_bit(view.segments[0].path(), 60, 3));
+    let query = OffsetQuery { logs: None, from: 0, limit: 10 };
+    let mut scan = Scan::new(&ShardRequest { tenant: None, want: Want::Offsets(query) }, &view).unwrap();
+    let error = scan.step().unwrap_err();
+    assert!(
+        matches!(&error, QueryError::Damaged { shard: ShardId(0), what } if what.contains("offsets 0 to 0")),
+        "{error}"
+    );
 }
 
 #[test]

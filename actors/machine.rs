@@ -1,0 +1,361 @@
+//! What a replica's log drives: the records of a shard, or the state of the metadata group. Restored from its snapshot
+//! and segments, then fed entry by entry. It does not know consensus; it is told what is committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond::cluster::{self, Cluster};
+use millpond::entry::{Position, SegmentMeta};
+use millpond::id::{Index, Offset, ReplicaId, ShardId, Term};
+use millpond::query::View;
+use millpond::shard::{self, Command, SealJob, SealedBlock, Shard, ShardError, ShardOptions, Verdict};
+use millpond::storage::disk::Disk;
+use millpond::storage::segment::{self, Segment, SegmentError, SegmentWriter};
+use millpond::storage::snapshot::{self, SnapshotError, StoredMetadata};
+use millpond::{class::Class, limits};
+
+/// Why a machine cannot be restored or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A snapshot cannot be read or written.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A segment cannot be read or written.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The shard's state and what is applied to it do not fit.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The metadata group's state cannot be read.
+    #[error(transparent)]
+    Cluster(#[from] cluster::ClusterError),
+}
+
+impl MachineError {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Snapshot(error) => error.class(),
+            Self::Segment(error) => error.class(),
+            Self::Shard(error) => error.class(),
+            Self::Cluster(error) => error.class(),
+        }
+    }
+}
+
+/// What became of one entry.
+#[derive(Debug)]
+pub enum Applied {
+    /// A batch: one verdict per part.
+    Verdicts(Vec<Verdict>),
+    /// Something is to be written as a segment, a snapshot, or both.
+    Seal(Arc<SealWork>),
+    /// The cluster is another.
+    Cluster {
+        /// It.
+        cluster: Arc<Cluster>,
+        /// A snapshot is due.
+        seal: Option<Arc<SealWork>>,
+    },
+    /// Nothing changed.
+    Nothing,
+}
+
+/// What a sealer and a snapshotter need, immutable.
+#[derive(Debug)]
+pub enum SealWork {
+    /// A shard's head was cut.
+    Shard(Arc<SealJob>),
+    /// The metadata group's state is to be kept.
+    Metadata {
+        /// The last entry in it.
+        position: Position,
+        /// The state.
+        cluster: Arc<Cluster>,
+    },
+}
+
+impl SealWork {
+    /// The last entry it covers.
+    pub fn through(&self) -> Index {
+        match self {
+            Self::Shard(job) => job.position().index,
+            Self::Metadata { position, .. } => position.index,
+        }
+    }
+
+    /// The last entry that every replica had when the seal was proposed.
+    pub fn hold(&self) -> Index {
+        match self {
+            Self::Shard(job) => job.hold(),
+            Self::Metadata { position, .. } => Index(position.index.0.saturating_sub(limits::METADATA_ENTRIES_KEPT)),
+        }
+    }
+
+    /// Writes the segment and proves it; blocking.
+    ///
+    /// # Errors
+    /// What the disk or the proof says; nothing of it is registered then.
+    pub fn write_segment(&self, disk: &Arc<dyn Disk>) -> Result<Written, MachineError> {
+        let Self::Shard(job) = self else { return Ok(Written::default()) };
+        let Some((from, _)) = job.offsets() else { return Ok(Written::default()) };
+        let mut writer = SegmentWriter::create(&**disk, job.shard(), from)?;
+        let proof = job.encode(|SealedBlock { bytes, summary, streams }| {
+            writer.push(&bytes, summary, &streams).map_err(MachineError::from)
+        })?;
+        let Some(proof) = proof else { return Ok(Written::default()) };
+        let meta = writer.finish(proof.digest)?;
+        let segment = Segment::open(&**disk, job.shard(), &meta)?;
+        Ok(Written { segment: Some((meta, Arc::new(segment))) })
+    }
+
+    /// Writes the snapshot, durable when it returns; blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write_snapshot(
+        &self,
+        disk: &Arc<dyn Disk>,
+        manifest: Vec<SegmentMeta>,
+        voters: &[ReplicaId],
+    ) -> Result<(), MachineError> {
+        let conf = rmp_serde::to_vec(voters).expect("numbers always encode");
+        let shard = match self {
+            Self::Shard(job) => {
+                snapshot::write(&**disk, &job.snapshot(manifest), &conf)?;
+                job.shard()
+            }
+            Self::Metadata { position, cluster } => {
+                let (position, state) = (*position, cluster.encode().into());
+                snapshot::write_metadata(&**disk, &StoredMetadata { position, conf: conf.into(), state })?;
+                ShardId::METADATA
+            }
+        };
+        Ok(snapshot::remove_older(&**disk, shard, self.through())?)
+    }
+}
+
+/// What a sealer wrote: a segment, or nothing where no record came since the last seal.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    segment: Option<(SegmentMeta, Arc<Segment>)>,
+}
+
+impl Written {
+    /// Bytes of the records as users sent them.
+    pub fn raw_bytes(&self) -> u64 {
+        self.segment.as_ref().map_or(0, |(meta, _)| meta.raw_bytes)
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.segment.as_ref().map_or(0, |(meta, _)| meta.bytes)
+    }
+}
+
+/// The state that a replica's log drives.
+#[derive(Debug)]
+pub enum Machine {
+    /// The records of a shard.
+    Shard(ShardMachine),
+    /// The state of the metadata group.
+    Metadata(MetadataMachine),
+}
+
+/// A shard's head and its segments.
+#[derive(Debug)]
+pub struct ShardMachine {
+    shard: Shard,
+    segments: Vec<Arc<Segment>>,
+    sealed: Index,
+}
+
+/// The metadata group's state.
+#[derive(Debug)]
+pub struct MetadataMachine {
+    cluster: Arc<Cluster>,
+    applied: Index,
+    sealed: Index,
+}
+
+impl Machine {
+    /// Reads the newest snapshot and opens the segments it names; blocking.
+    ///
+    /// # Errors
+    /// What is damaged or missing. The caller shows it and tries again: nothing is served meanwhile.
+    pub fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<Self, MachineError> {
+        if shard == ShardId::METADATA {
+            return Ok(Self::Metadata(MetadataMachine::restore(disk)?));
+        }
+        Ok(Self::Shard(ShardMachine::restore(disk, shard)?))
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> Index {
+        match self {
+            Self::Shard(machine) => machine.shard.applied(),
+            Self::Metadata(machine) => machine.applied,
+        }
+    }
+
+    /// Everything through it is in registered segments and in a snapshot.
+    pub fn sealed(&self) -> Index {
+        match self {
+            Self::Shard(machine) => machine.sealed,
+            Self::Metadata(machine) => machine.sealed,
+        }
+    }
+
+    /// The offset that the next record gets.
+    pub fn next_offset(&self) -> Offset {
+        match self {
+            Self::Shard(machine) => machine.shard.next_offset(),
+            Self::Metadata(_) => Offset(0),
+        }
+    }
+
+    /// Raw bytes of applied records that are in no registered segment.
+    pub fn head_bytes(&self) -> u64 {
+        match self {
+            Self::Shard(machine) => machine.shard.head_bytes(),
+            Self::Metadata(_) => 0,
+        }
+    }
+
+    /// Registered segments.
+    pub fn segments(&self) -> usize {
+        match self {
+            Self::Shard(machine) => machine.segments.len(),
+            Self::Metadata(_) => 0,
+        }
+    }
+
+    /// What the shard holds now; `None` for the metadata group, which holds no records.
+    pub fn view(&self) -> Option<View> {
+        let Self::Shard(machine) = self else { return None };
+        Some(View {
+            shard: machine.shard.id(),
+            end: machine.shard.next_offset(),
+            head: machine.shard.view(),
+            segments: machine.segments.clone(),
+        })
+    }
+
+    /// Writes shard time into a command before it is proposed: the leader's clock, in nanoseconds, never backwards.
+    pub fn stamp(&self, payload: Bytes, now: i64) -> Bytes {
+        match self {
+            Self::Shard(machine) if payload.len() >= Command::BATCH_OVERHEAD => {
+                let wall = u64::try_from(now / 1_000_000).unwrap_or(0);
+                Command::stamp(payload, wall.max(machine.shard.shard_time()))
+            }
+            Self::Shard(_) | Self::Metadata(_) => payload,
+        }
+    }
+
+    /// Applies a committed entry.
+    ///
+    /// # Errors
+    /// The entry cannot follow on what was applied, or this version cannot read it: the replica must stop.
+    pub fn apply(&mut self, index: Index, term: Term, payload: &Bytes) -> Result<Applied, MachineError> {
+        match self {
+            Self::Shard(machine) => Ok(match machine.shard.apply(index, term, payload)? {
+                shard::Applied::Batch(verdicts) => Applied::Verdicts(verdicts),
+                shard::Applied::Seal(job) => Applied::Seal(Arc::new(SealWork::Shard(job))),
+                shard::Applied::Nothing => Applied::Nothing,
+                shard::Applied::Malformed => Applied::Verdicts(Vec::new()),
+            }),
+            Self::Metadata(machine) => machine.apply(Position { index, term }, payload),
+        }
+    }
+
+    /// The command that seals the head; `None` where there is nothing to seal.
+    pub fn seal_command(&self, hold: Index, now: i64) -> Option<Bytes> {
+        let Self::Shard(machine) = self else { return None };
+        let unsealed = machine.shard.applied() > machine.sealed;
+        unsealed.then(|| self.stamp(Command::encode_seal(hold), now))
+    }
+
+    /// Whether the head is so old that it is sealed although small. `now` in nanoseconds.
+    pub fn is_due(&self, now: i64, age_max: Duration) -> bool {
+        let Self::Shard(machine) = self else { return false };
+        let now = u64::try_from(now / 1_000_000).unwrap_or(0);
+        let age = machine.shard.unsealed_since().map_or(0, |since| now.saturating_sub(since));
+        u128::from(age) > age_max.as_millis()
+    }
+
+    /// Every registered segment and the one just written.
+    pub fn manifest(&self, written: Option<&Written>) -> Vec<SegmentMeta> {
+        let Self::Shard(machine) = self else { return Vec::new() };
+        let written = written.and_then(|written| written.segment.as_ref());
+        machine.segments.iter().map(|segment| *segment.meta()).chain(written.map(|(meta, _)| *meta)).collect()
+    }
+
+    /// A seal's snapshot is durable: its records leave the head, its segment is served.
+    pub fn register(&mut self, work: &SealWork, written: Option<Written>) {
+        match self {
+            Self::Shard(machine) => {
+                machine.shard.sealed(work.through());
+                machine.segments.extend(written.and_then(|written| written.segment).map(|(_, segment)| segment));
+                machine.sealed = work.through();
+            }
+            Self::Metadata(machine) => machine.sealed = work.through(),
+        }
+    }
+}
+
+impl ShardMachine {
+    fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<Self, MachineError> {
+        let latest = snapshot::latest(&**disk, shard)?;
+        for (index, error) in latest.damaged {
+            tracing::warn!(%shard, index = index.0, %error, "a snapshot is damaged and left aside");
+        }
+        let Some(stored) = latest.newest else {
+            segment::remove_unregistered(&**disk, shard, &[])?;
+            let shard = Shard::new(shard, ShardOptions::default());
+            return Ok(Self { shard, segments: Vec::new(), sealed: Index(0) });
+        };
+        let snapshot = stored.snapshot;
+        segment::remove_unregistered(&**disk, shard, &snapshot.segments)?;
+        let open = |meta| Segment::open(&**disk, shard, meta).map(Arc::new);
+        let segments = snapshot.segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let sealed = snapshot.position.index;
+        Ok(Self { shard: Shard::restore(&snapshot, ShardOptions::default())?, segments, sealed })
+    }
+}
+
+impl MetadataMachine {
+    fn restore(disk: &Arc<dyn Disk>) -> Result<Self, MachineError> {
+        let latest = snapshot::latest_metadata(&**disk)?;
+        for (index, error) in latest.damaged {
+            tracing::warn!(index = index.0, %error, "a snapshot of the metadata group is damaged and left aside");
+        }
+        let Some(stored) = latest.newest else {
+            return Ok(Self { cluster: Arc::default(), applied: Index(0), sealed: Index(0) });
+        };
+        let (cluster, index) = (Arc::new(Cluster::decode(&stored.state)?), stored.position.index);
+        Ok(Self { cluster, applied: index, sealed: index })
+    }
+
+    /// The state as restored or last applied.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    fn apply(&mut self, position: Position, payload: &Bytes) -> Result<Applied, MachineError> {
+        let mut cluster = Cluster::clone(&self.cluster);
+        let outcome = cluster.apply(position.index, payload)?;
+        self.applied = position.index;
+        self.cluster = Arc::new(cluster);
+        let due = position.index.0 - self.sealed.0 >= limits::METADATA_ENTRIES_PER_SNAPSHOT;
+        let seal = due.then(|| Arc::new(SealWork::Metadata { position, cluster: Arc::clone(&self.cluster) }));
+        match outcome {
+            cluster::Applied::Nothing if seal.is_none() => return Ok(Applied::Nothing),
+            cluster::Applied::Refused { why } => tracing::info!(%why, "a command of the metadata group was refused"),
+            cluster::Applied::Formed { cluster } => tracing::info!(%cluster, "the cluster is formed"),
+            cluster::Applied::Placed { epoch } => tracing::info!(epoch = epoch.0, "the shards are placed"),
+            cluster::Applied::Nothing => {}
+        }
+        Ok(Applied::Cluster { cluster: Arc::clone(&self.cluster), seal })
+    }
+}

@@ -1,0 +1,264 @@
+//! `metadata`: forms the cluster, and supervises this node's replica of the metadata group.
+//!
+//! Parent: `node`. It receives the hellos of peers, asks `cluster::Formation` what to do, writes a formation to the
+//! registry before anything may be voted on, and ends the process where this store is not the one that the cluster
+//! knows. While the cluster has no identity and this node leads the group it proposes the first entry. A restart
+//! begins with what the registry says and the hellos that follow.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond::cluster::{Command, Decision, Formation, Formed, Hello, Identity, Member, Settings};
+use millpond::consensus::Role;
+use millpond::id::{Boot, NodeId, ShardId, StoreId};
+use millpond::limits;
+use millpond::storage::registry::Registry;
+use tokio::sync::watch;
+
+use crate::append::AppendReply;
+use crate::env::{End, Lane};
+use crate::replica::ReplicaMessage;
+use crate::shards::{Group, replica_spec, snapshotter_spec};
+use crate::site::Site;
+use crate::supervision::{Actor, ActorError, Children, Own};
+
+/// What this node says of itself, and by what it judges others.
+#[derive(Debug)]
+pub struct Greeting {
+    formation: Formation,
+    boot: Boot,
+}
+
+impl Greeting {
+    /// Of this life of the node.
+    pub fn new(formation: Formation, boot: Boot) -> Self {
+        Self { formation, boot }
+    }
+
+    /// The bytes of this node's hello.
+    pub fn ours(&self) -> Bytes {
+        rmp_serde::to_vec(&self.formation.hello(self.boot)).expect("plain data always encodes").into()
+    }
+
+    /// Reads a peer's hello.
+    ///
+    /// # Errors
+    /// It cannot be read, or comes from another node than it says.
+    pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<Hello, String> {
+        let hello: Hello = rmp_serde::from_slice(bytes).map_err(|error| format!("its hello cannot be read: {error}"))?;
+        if hello.node == from { Ok(hello) } else { Err(format!("it says that it is node {}", hello.node)) }
+    }
+
+    /// Whether to talk to the peer.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge(&self, hello: &Hello) -> Result<(), String> {
+        self.formation.judge(hello).map_err(|why| why.to_string())
+    }
+}
+
+/// What the metadata supervisor is told.
+#[derive(Debug)]
+pub enum MetadataMessage {
+    /// A peer said who it is.
+    Greeted(Hello),
+    /// A peer's link is gone.
+    Parted(NodeId),
+    /// The formation is durable, or why not.
+    Recorded(Result<Formed, String>),
+    /// See whether the first entry is to be proposed.
+    Tick,
+}
+
+/// Forms the cluster and supervises the metadata group's replica.
+#[derive(Debug)]
+pub struct Metadata;
+
+/// What the metadata supervisor starts with.
+#[derive(Clone, Debug)]
+pub struct MetadataArguments {
+    /// The node's handles.
+    pub site: Site,
+    /// Where the identity is kept.
+    pub registry: Arc<Registry>,
+    /// Where this node's greeting is published.
+    pub greeting: watch::Sender<Arc<Greeting>>,
+}
+
+/// The state of the metadata supervisor.
+#[derive(Debug)]
+pub struct MetadataState {
+    myself: Own<MetadataMessage>,
+    arguments: MetadataArguments,
+    formation: Formation,
+    phase: Phase,
+    children: Children,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Who is missing or refused, as last told.
+    Waiting(String),
+    Recording,
+    Formed(Formed),
+}
+
+impl Actor for Metadata {
+    type Message = MetadataMessage;
+    type Arguments = MetadataArguments;
+    type State = MetadataState;
+
+    async fn pre_start(
+        &self,
+        myself: &Own<MetadataMessage>,
+        arguments: MetadataArguments,
+    ) -> Result<MetadataState, ActorError> {
+        let identity = stored_identity(&arguments.registry)?.ok_or("the registry holds no identity")?;
+        let formation = Formation::new(settings(&arguments.site), identity);
+        drop(myself.cast_every(limits::FORMATION_TICK, || MetadataMessage::Tick));
+        let (children, myself) = (Children::new(myself), myself.clone());
+        let phase = Phase::Waiting(String::new());
+        let mut state = MetadataState { myself, arguments, formation, phase, children };
+        state.decide();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: &Own<MetadataMessage>,
+        message: MetadataMessage,
+        state: &mut MetadataState,
+    ) -> Result<(), ActorError> {
+        match message {
+            MetadataMessage::Greeted(hello) => {
+                // A peer that is refused counts as well: it may be the proof that this store is the wrong one.
+                let _ = state.formation.met(hello);
+                state.decide();
+            }
+            MetadataMessage::Parted(peer) => state.formation.parted(peer),
+            MetadataMessage::Recorded(outcome) => {
+                let formed = outcome.map_err(|error| format!("the formation cannot be written: {error}"))?;
+                state.formation.recorded(formed);
+                state.decide();
+            }
+            MetadataMessage::Tick => state.tick(),
+        }
+        Ok(())
+    }
+
+    fn children<'s>(&self, state: &'s mut MetadataState) -> Option<&'s mut Children> {
+        Some(&mut state.children)
+    }
+}
+
+impl MetadataState {
+    fn decide(&mut self) {
+        if !matches!(self.phase, Phase::Waiting(_)) {
+            return;
+        }
+        match self.formation.decide() {
+            Decision::Waiting { missing, refused } => self.wait(&missing, &refused),
+            Decision::Form(formed) => {
+                self.phase = Phase::Recording;
+                self.record(formed);
+            }
+            Decision::Resume(formed) => {
+                self.start(&formed);
+                self.phase = Phase::Formed(formed);
+            }
+            Decision::Refuse(why) => self.arguments.site.env.halt.halt(End::Store, &why.to_string()),
+        }
+        let greeting = Greeting::new(self.formation.clone(), self.arguments.site.env.boot);
+        self.arguments.greeting.send_replace(Arc::new(greeting));
+    }
+
+    fn wait(&mut self, missing: &[NodeId], refused: &[(NodeId, millpond::cluster::HelloRefusal)]) {
+        let missing: Vec<String> = missing.iter().map(|node| format!("node {node}")).collect();
+        let refused: Vec<String> = refused.iter().map(|(node, why)| format!("node {node}: {why}")).collect();
+        let told = format!("waiting for {}", [missing, refused].concat().join(", "));
+        self.myself.detail("formation", &told);
+        if matches!(&self.phase, Phase::Waiting(before) if *before != told) {
+            tracing::info!(reason = %told, "the cluster forms when all its nodes are connected and blank");
+            self.phase = Phase::Waiting(told);
+        }
+    }
+
+    fn record(&self, formed: Formed) {
+        let (registry, myself) = (Arc::clone(&self.arguments.registry), self.myself.clone());
+        let work = move || {
+            let outcome = record_formation(&registry, &formed).map(|()| formed);
+            // A supervisor that is gone reads the registry anew.
+            let _ = myself.cast(MetadataMessage::Recorded(outcome));
+        };
+        self.arguments.site.env.blocking.run(Lane::Work, Box::new(work));
+    }
+
+    fn start(&mut self, formed: &Formed) {
+        self.myself.detail("formation", format_args!("cluster {}", formed.cluster));
+        let members = formed.metadata_group();
+        let group = Group {
+            shard: ShardId::METADATA,
+            peers: members.replicas.iter().map(|(node, replica)| (*replica, *node)).collect(),
+            voters: members.voters,
+            learners: members.learners,
+        };
+        let site = &self.arguments.site;
+        self.children.add(replica_spec(site, group));
+        self.children.add(snapshotter_spec(site, ShardId::METADATA));
+    }
+
+    /// Gives the metadata replica its tick, and proposes the first entry until it is applied.
+    fn tick(&mut self) {
+        let Phase::Formed(formed) = &self.phase else { return };
+        let site = &self.arguments.site;
+        let leads = site.board.standing(ShardId::METADATA).is_some_and(|standing| standing.role == Role::Leader);
+        if !leads || site.board.cluster().borrow().identity().is_some() {
+            return;
+        }
+        let address = |node: NodeId| site.config.cluster.node(node).map_or_else(String::new, |member| member.peer.as_str().to_owned());
+        let member = |(node, store): (&NodeId, &StoreId)| (*node, Member { store: *store, address: address(*node) });
+        let highest_replica = formed.metadata_group().replicas.values().copied().max().unwrap_or_default();
+        let members = formed.stores.iter().map(member).collect();
+        let payload = Command::Form { cluster: formed.cluster, members, highest_replica }.encode().into();
+        if let Some(replica) = site.board.replica(ShardId::METADATA) {
+            // Where it is not taken the next tick proposes again.
+            let _ = replica.cast(ReplicaMessage::Append { payload, reply: AppendReply::nobody() });
+        }
+    }
+}
+
+/// What the configuration says about forming.
+pub fn settings(site: &Site) -> Settings {
+    let cluster = &site.config.cluster;
+    Settings {
+        node: site.env.node,
+        initial: cluster.nodes.iter().map(|member| member.id).collect(),
+        fingerprint: site.config.cluster.fingerprint(),
+    }
+}
+
+/// The identity in the registry; `None` in a fresh folder. Blocking.
+///
+/// # Errors
+/// It cannot be read.
+pub fn stored_identity(registry: &Registry) -> Result<Option<Identity>, ActorError> {
+    let Some(stored) = registry.identity()? else { return Ok(None) };
+    Ok(Some(rmp_serde::from_slice(&stored)?))
+}
+
+/// Writes the identity, durable when it returns. Blocking.
+///
+/// # Errors
+/// It cannot be written.
+pub fn store_identity(registry: &Registry, identity: &Identity) -> Result<(), ActorError> {
+    let bytes = rmp_serde::to_vec(identity)?;
+    Ok(registry.set_identity(&bytes)?)
+}
+
+fn record_formation(registry: &Registry, formed: &Formed) -> Result<(), String> {
+    let stored = stored_identity(registry).map_err(|error| error.to_string())?;
+    let mut identity = stored.ok_or("the registry holds no identity")?;
+    identity.formed = Some(formed.clone());
+    store_identity(registry, &identity).map_err(|error| error.to_string())
+}

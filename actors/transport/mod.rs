@@ -1,0 +1,180 @@
+//! The transport between nodes in production: ractor_cluster, and what it lacks.
+//!
+//! ractor_cluster gives sessions over TCP, a handshake with a cookie, and actors that stand for remote ones. It has no
+//! redialling, no deadlines, no sign that a peer stopped, and lets two connections of one pair draw lots. So:
+//!
+//! - `gateway` is the one actor of a node that others can reach. A frame is a cast to the peer's gateway;
+//! - `sessions` stands where ractor_cluster's own node server would: it accepts sessions of configured peers only, the
+//!   newest one of a peer wins, and a session that does not finish its handshake in time is stopped;
+//! - `connector` listens and dials. Of two nodes the lower one dials; the higher one knocks, which asks to be dialled
+//!   now. Before a connection becomes a session, a preamble says who is there and of which cluster;
+//! - a connection is closed when a write makes no progress, or nothing is read, for too long ([`stream`]), and when the
+//!   link suspects the peer.
+//!
+//! A cast to a remote actor says Ok also when the peer is stopped or gone: nothing here tells a caller that a frame
+//! arrived, the link finds out. The cookie keeps clusters apart; it does not keep anybody out.
+//!
+//! One node per process: ractor's process groups and actor ids are the process's own.
+
+mod connector;
+mod gateway;
+mod preamble;
+mod sessions;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use millpond::id::{Boot, NodeId};
+use ractor::ActorRef;
+use ractor_cluster::{NodeServerMessage, NodeSessionMessage};
+use tracing::level_filters::LevelFilter;
+
+use crate::env::{Frame, PeerLink, Random};
+use crate::links::{Links, SUPERVISOR};
+use crate::supervision::{Address, ChildSpec, Restart};
+use crate::tree::TreeHandle;
+
+use connector::{ConnectorActor, ConnectorArguments, ConnectorMessage};
+use gateway::{GatewayActor, GatewayMessage};
+use sessions::{SessionsActor, SessionsArguments};
+
+/// The targets that must never log below this level: `ractor_cluster` formats every payload into its debug events.
+pub const LOG_CEILINGS: [(&str, LevelFilter); 2] =
+    [("ractor_cluster", LevelFilter::INFO), ("ractor", LevelFilter::INFO)];
+
+/// Where a node is reached and whom it knows.
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    /// This node.
+    pub node: NodeId,
+    /// This life of its process.
+    pub boot: Boot,
+    /// The cluster's name; nodes of another one are turned away.
+    pub cluster: String,
+    /// The same on all nodes of the cluster.
+    pub cookie: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The other nodes, `host:port`.
+    pub peers: Vec<(NodeId, String)>,
+    /// For jitter between dials.
+    pub random: Arc<dyn Random>,
+}
+
+/// A way to a peer's gateway.
+#[derive(Clone, Debug)]
+struct Route {
+    session: ActorRef<NodeSessionMessage>,
+    gateway: ActorRef<GatewayMessage>,
+}
+
+/// What the three actors share: ways out for frames, and the place of the sessions actor. Written when a connection
+/// comes or goes.
+struct Shared {
+    config: TransportConfig,
+    routes: RwLock<BTreeMap<NodeId, Route>>,
+    sessions: RwLock<Option<ActorRef<NodeServerMessage>>>,
+    /// Numbers sessions within the process, over restarts of `sessions`: remote actors are told apart by it.
+    session_number: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn route(&self, peer: NodeId) -> Option<Route> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+    }
+
+    fn set_route(&self, peer: NodeId, route: Option<Route>) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        match route {
+            Some(route) => drop(routes.insert(peer, route)),
+            None => drop(routes.remove(&peer)),
+        }
+    }
+
+    fn sessions(&self) -> Option<ActorRef<NodeServerMessage>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn knows(&self, peer: NodeId) -> bool {
+        self.config.peers.iter().any(|(node, _)| *node == peer)
+    }
+}
+
+impl PeerLink for Shared {
+    fn send(&self, to: NodeId, frame: Frame) {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.get(&to) {
+            // A session that just ended takes nothing; the frame is lost as on any network.
+            let _ = route.gateway.cast(GatewayMessage::Frame(frame));
+        }
+    }
+
+    fn reconnect(&self, peer: NodeId) {
+        if let Some(route) = self.route(peer) {
+            route.session.stop(Some("the peer is silent".to_owned()));
+        }
+    }
+}
+
+/// The transport of one node.
+#[derive(Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    links: Links,
+    connector: Address<ConnectorMessage>,
+    tree: TreeHandle,
+}
+
+impl Transport {
+    /// The transport that gives what arrives to `links`. Nothing runs before the children of [`Self::specs`] do.
+    pub fn new(config: TransportConfig, tree: &TreeHandle, links: &Links) -> Self {
+        let shared = Shared {
+            config,
+            routes: RwLock::default(),
+            sessions: RwLock::default(),
+            session_number: AtomicU64::new(1),
+        };
+        let connector = tree.seat("connector", Some(SUPERVISOR));
+        Self { shared: Arc::new(shared), links: links.clone(), connector, tree: tree.clone() }
+    }
+
+    /// The way out for `Env`.
+    pub fn peers(&self) -> Arc<dyn PeerLink> {
+        Arc::clone(&self.shared) as Arc<dyn PeerLink>
+    }
+
+    /// The children of the supervisor `links`, to be started in this order.
+    pub fn specs(&self) -> Vec<ChildSpec> {
+        let links = self.links.clone();
+        let gateway =
+            ChildSpec::plain(self.tree.plain("gateway", Some(SUPERVISOR)), Restart::VITAL, move |_, supervisor| {
+                GatewayActor::spawn(links.clone(), supervisor)
+            });
+        let arguments = SessionsArguments {
+            shared: Arc::clone(&self.shared),
+            links: self.links.clone(),
+            connector: self.connector.clone(),
+        };
+        let sessions =
+            ChildSpec::plain(self.tree.plain("sessions", Some(SUPERVISOR)), Restart::VITAL, move |_, supervisor| {
+                SessionsActor::spawn(arguments.clone(), supervisor)
+            });
+        let (shared, links) = (Arc::clone(&self.shared), self.links.clone());
+        let connector = ChildSpec::new(&self.connector, Restart::VITAL, move || {
+            (ConnectorActor, ConnectorArguments { shared: Arc::clone(&shared), links: links.clone() })
+        });
+        vec![gateway, sessions, connector]
+    }
+}
