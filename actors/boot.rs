@@ -26,6 +26,7 @@ use crate::inbound::Reception;
 use crate::ingest::Gate;
 use crate::links::Links;
 use crate::listeners::http;
+use crate::listeners::http::intake::IntakeState;
 use crate::metadata::{self, Greeting};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeArguments, ROOT};
@@ -185,7 +186,8 @@ async fn start(
     let formation = Formation::new(metadata::settings(&site), identity);
     let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
     let metadata = site.tree.seat("metadata", Some(ROOT));
-    let in_flight = usize::try_from(site.config.node.memory_bytes.0).unwrap_or(usize::MAX) / limits::MEMORY_IN_FLIGHT_PART;
+    let in_flight = site.config.node.memory_bytes.0 / limits::MEMORY_IN_FLIGHT_PART;
+    let in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let ingesters = (0..workers).map(|k| site.tree.seat(&format!("ingester-{k}"), Some("ingest"))).collect();
     let gate = Gate::new(in_flight, ingesters, site.board.clone());
@@ -222,9 +224,7 @@ fn routes(site: &Site, gate: Gate, queries: QueryGate) -> Router {
     Router::new()
         .route("/api/v1/shards", get(http::shards::shards).with_state(site.clone()))
         .merge(http::ops::router(Arc::new(ops)))
-        .merge(http::push::router(site, gate))
-        .merge(http::query::router(queries))
-        .layer(axum::middleware::from_fn(http::limits::uri))
+        .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, BootError> {

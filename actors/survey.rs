@@ -41,6 +41,5 @@ fn peer(report: &PeerReport) -> PeerGauges {
         credit_bytes: (limits::LINK_CREDIT_BYTES as u64).saturating_sub(report.credit_outstanding),
         queued_bytes: report.queued_bytes as u64,
         dropped: report.dropped,
-        suspected: report.suspected,
     }
 }

@@ -36,7 +36,7 @@ Exit codes:
   78  the configuration cannot be used"#)]
 pub(crate) struct Args {
     /// Node file; without one, a single node with defaults
-    #[arg(long, short, value_name = "FILE", env = "MILLPOND_CONFIG")]
+    #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Data folder
     #[arg(long, value_name = "FOLDER")]
@@ -99,7 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EX_CONFIG));
         }
     };
-    telemetry::start(config.node.log_format);
+    telemetry::start(config.node.log_format).context("cannot start logging")?;
     serve(config).await
 }
 

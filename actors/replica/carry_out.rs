@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use millpond::class::Class;
 use millpond::consensus::{Committed, Effect, Event, PeerState, PeerStatus, ReadLoss, Refusal};
 use millpond::entry::EntryKind;
-use millpond::id::{Index, ReplicaId, ShardId};
+use millpond::id::{Index, ReplicaId};
 use millpond::storage::wal::LogOp;
 
 use super::{ReadRefusal, ReplicaState};
