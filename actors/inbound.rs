@@ -71,12 +71,12 @@ impl Inbound for Reception {
     }
 
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
-        let verdict = self.greeting.borrow().judge(from_claimed, &hello);
-        if let Ok(hello) = &verdict {
-            // The metadata actor restarts with what the next hello, a second later, tells it.
-            let _ = self.metadata.cast(MetadataMessage::Greeted(hello.clone()));
-        }
-        verdict.map(drop)
+        let greeting = self.greeting.borrow().clone();
+        let hello = greeting.read(from_claimed, &hello)?;
+        let verdict = greeting.judge(&hello);
+        // The metadata actor restarts with what the next hello, a second later, tells it.
+        let _ = self.metadata.cast(MetadataMessage::Greeted(hello));
+        verdict
     }
 
     fn our_hello(&self) -> Bytes {
@@ -85,7 +85,9 @@ impl Inbound for Reception {
 
     fn changed(&self, peer: NodeId, state: PeerState) {
         tracing::info!(peer = peer.0, ?state, "link changed");
-        let _ = self.metadata.cast(MetadataMessage::LinkChanged { peer, connected: state == PeerState::Connected });
+        if state != PeerState::Connected {
+            let _ = self.metadata.cast(MetadataMessage::Parted(peer));
+        }
     }
 
     fn restarted(&self, peer: NodeId, boot: Boot) {

@@ -125,6 +125,10 @@ pub const METADATA_VOTERS_MAX: usize = 5;
 pub const LEADER_TRANSFERS_MAX: usize = 4;
 /// A node's address as it is configured.
 pub const ADDRESS_BYTES_MAX: usize = 256;
+/// How long a node that stops waits for others to lead what it led, and between two looks.
+pub const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
+/// The wait between two looks at what is still led.
+pub const HAND_OVER_POLL: Duration = Duration::from_millis(20);
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.

@@ -96,6 +96,11 @@ impl Gate {
         }
     }
 
+    /// Where the ingesters are reached, for their supervisor.
+    pub fn ingesters(&self) -> &[Address<IngesterMessage>] {
+        &self.ingesters
+    }
+
     /// Takes room for a request of so many bytes as sent, or says why there is none.
     pub fn admit(&self, bytes: usize) -> Result<Permit, &'static str> {
         if *self.board.room().borrow() == Room::ReserveOnly {

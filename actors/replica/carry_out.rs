@@ -207,9 +207,4 @@ impl ReplicaState {
         standing.followers = core.peers().into_iter().filter_map(follower).collect();
         standing
     }
-
-    /// Whether this is the metadata group.
-    pub(super) fn is_metadata(&self) -> bool {
-        self.arguments.shard == ShardId::METADATA
-    }
 }

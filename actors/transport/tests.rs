@@ -360,8 +360,8 @@ fn a_stopped_process_makes_nobody_grow_and_comes_back() {
     let grown = one.resident_bytes().saturating_sub(before);
     assert!(grown < 64 * MIB, "the sender grew by {grown} bytes");
     two.signal(Signal::CONT);
+    // The one that was stopped may not have noticed any silence.
     assert!(one.connected(2) < Duration::from_secs(3));
-    two.connected(1);
     let came = two.ask_number("received");
     two.wait_for_bytes(came + 64 * MIB, Duration::from_secs(30));
     assert!(two.resident_bytes() < 256 * MIB);
