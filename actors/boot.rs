@@ -235,11 +235,7 @@ async fn listen(config: &Config) -> Result<TcpListener, BootError> {
 
 fn wal_options(config: &Config) -> WalOptions {
     let limits = &config.node.limits;
-    WalOptions {
-        segment_bytes: limits.wal_segment_bytes.0,
-        bytes_max: limits.wal_bytes_max.0,
-        ..WalOptions::default()
-    }
+    WalOptions { segment_bytes: limits.wal_segment_bytes.0, bytes_max: limits.wal_bytes_max.0, ..WalOptions::default() }
 }
 
 type Opened = (Arc<dyn Disk>, Wal, Registry, Identity);

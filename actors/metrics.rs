@@ -390,8 +390,7 @@ pub(crate) mod tests {
             unapplied: 0,
             replicas: Some((2, 3)),
         };
-        let peer =
-            PeerGauges { peer: "2".to_owned(), up: false, credit_bytes: 1, queued_bytes: 2, dropped: 3 };
+        let peer = PeerGauges { peer: "2".to_owned(), up: false, credit_bytes: 1, queued_bytes: 2, dropped: 3 };
         Standing { shards: vec![shard], peers: vec![peer], disk_free_bytes: Some(5), disk_full: false, ready: true }
     }
 

@@ -163,12 +163,7 @@ fn placer(site: &Site) -> ChildSpec {
     ChildSpec::new(&site.tree.seat("placer", Some(ROOT)), Restart::ISOLATED, move || (Placer, site.clone()))
 }
 
-fn listeners(
-    site: &Site,
-    socket: Arc<TcpListener>,
-    routes: Router,
-    closing: watch::Receiver<bool>,
-) -> ChildSpec {
+fn listeners(site: &Site, socket: Arc<TcpListener>, routes: Router, closing: watch::Receiver<bool>) -> ChildSpec {
     let site = site.clone();
     supervisor(&site.clone(), "listeners", move || {
         let address = site.tree.seat("listeners/http", Some("listeners"));

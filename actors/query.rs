@@ -8,7 +8,9 @@ use bytes::Bytes;
 pub struct QueryGate;
 impl QueryGate {
     /// stub
-    pub fn new(_: &Site) -> Self { Self }
+    pub fn new(_: &Site) -> Self {
+        Self
+    }
     /// stub
     pub fn supervisor(&self, site: &Site) -> ChildSpec {
         let address = site.tree.seat::<SupervisorMessage>("query", Some("node"));

@@ -86,9 +86,7 @@ impl World {
                 Effect::Request { life, call, method, body } => {
                     let outcome = match method {
                         Method::Append => Ok(body),
-                        Method::Scan | Method::Records => {
-                            Err(Fault::application(body))
-                        }
+                        Method::Scan | Method::Records => Err(Fault::application(body)),
                     };
                     self.step(at, Event::Answer { life, call, outcome });
                     self.step(at, Event::Flush);

@@ -38,8 +38,7 @@ pub struct ReplicaReport {
 
 /// Answers with all shards by number.
 pub async fn shards(State(site): State<Site>) -> Response {
-    let shards: Vec<ShardReport> =
-        site.board.standings().into_iter().map(|standing| report(&site, standing)).collect();
+    let shards: Vec<ShardReport> = site.board.standings().into_iter().map(|standing| report(&site, standing)).collect();
     json(StatusCode::OK, &shards)
 }
 
