@@ -204,6 +204,7 @@ impl MetadataState {
             peers: members.replicas.iter().map(|(node, replica)| (*replica, *node)).collect(),
             voters: members.voters,
             learners: members.learners,
+            leads_first: false,
         };
         let site = &self.arguments.site;
         self.children.add(replica_spec(site, group));
