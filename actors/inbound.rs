@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use millpond::id::{Boot, NodeId, ShardId};
-use millpond::link::{Fault, FaultCode, Method};
+use millpond::link::{Fault, Method};
 use tokio::sync::watch;
 
 use crate::append::AppendReply;
@@ -38,7 +38,7 @@ impl Reception {
     /// An entry that another node forwards: the shard's number, then the command.
     fn append(&self, mut body: Bytes, answer: Answer) {
         if body.len() < 4 {
-            answer.send(Err(Fault::of(FaultCode::Malformed)));
+            answer.send(Err(Fault::application(Bytes::from_static(b"an entry without a shard"))));
             return;
         }
         let shard = ShardId(body.get_u32_le());
@@ -64,19 +64,16 @@ impl Inbound for Reception {
         match method {
             Method::Append => self.append(body, answer),
             Method::Scan | Method::Records => self.query.serve_peer(body, answer),
-            Method::Tree => answer.send(encode(&self.site.tree.report())),
-            Method::Crash => answer.send(self.crash(&body)),
-            Method::Status => answer.send(encode(&self.site.board.standings())),
         }
     }
 
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
-        let verdict = self.greeting.borrow().judge(from_claimed, &hello);
-        if let Ok(hello) = &verdict {
-            // The metadata actor restarts with what the next hello, a second later, tells it.
-            let _ = self.metadata.cast(MetadataMessage::Greeted(hello.clone()));
-        }
-        verdict.map(drop)
+        let greeting = self.greeting.borrow().clone();
+        let hello = greeting.read(from_claimed, &hello)?;
+        let verdict = greeting.judge(&hello);
+        // The metadata actor restarts with what the next hello, a second later, tells it.
+        let _ = self.metadata.cast(MetadataMessage::Greeted(hello));
+        verdict
     }
 
     fn our_hello(&self) -> Bytes {
@@ -85,14 +82,12 @@ impl Inbound for Reception {
 
     fn changed(&self, peer: NodeId, state: PeerState) {
         tracing::info!(peer = peer.0, ?state, "link changed");
-        let _ = self.metadata.cast(MetadataMessage::LinkChanged { peer, connected: state == PeerState::Connected });
+        if state != PeerState::Connected {
+            let _ = self.metadata.cast(MetadataMessage::Parted(peer));
+        }
     }
 
     fn restarted(&self, peer: NodeId, boot: Boot) {
         tracing::info!(peer = peer.0, boot = boot.0, "peer restarted");
     }
-}
-
-fn encode<T: serde::Serialize>(value: &T) -> Result<Bytes, Fault> {
-    serde_json::to_vec(value).map(Bytes::from).map_err(|_| Fault::of(FaultCode::Malformed))
 }

@@ -29,3 +29,8 @@ pub mod supervision;
 pub mod telemetry;
 pub mod transport;
 pub mod tree;
+pub mod boot;
+pub mod inbound;
+pub mod node;
+pub mod query;
+pub mod survey;

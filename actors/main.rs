@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{bench, completions, config_check, crash, demo, query, send, status, tail, tree};
+use commands::{bench, completions, config_check, crash, demo, query, send, serve, status, tail, tree};
 
 /// A highly available log store: three equal nodes, one binary
 #[derive(Parser, Debug)]
@@ -27,6 +27,7 @@ struct CommandLine {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Serve(serve::Args),
     Demo(demo::Args),
     Send(send::Args),
     Query(query::Args),
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Serve(args) => serve::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Query(args) => query::run(args).await,

@@ -141,6 +141,7 @@ impl Actor for Metadata {
             MetadataMessage::Recorded(outcome) => {
                 let formed = outcome.map_err(|error| format!("the formation cannot be written: {error}"))?;
                 state.formation.recorded(formed);
+                state.phase = Phase::Waiting(String::new());
                 state.decide();
             }
             MetadataMessage::Tick => state.tick(),

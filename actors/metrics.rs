@@ -55,8 +55,6 @@ pub struct PeerGauges {
     pub queued_bytes: u64,
     /// Messages dropped since the node started.
     pub dropped: u64,
-    /// How often it was suspected since the node started.
-    pub suspected: u64,
 }
 
 /// What stands somewhere and is read at a scrape.
@@ -350,11 +348,6 @@ impl Collector for Standings {
             ("link_dropped_messages", "Messages to a peer dropped", counter),
             peers.iter().map(|p| (of(p), p.dropped)),
         )?;
-        write(
-            to,
-            ("link_suspicions", "How often a peer was suspected", counter),
-            peers.iter().map(|p| (of(p), p.suspected)),
-        )?;
         if let Some(free) = disk_free_bytes {
             write_one(to, "disk_free_bytes", "Bytes that can still be written", free)?;
         }
@@ -398,7 +391,7 @@ pub(crate) mod tests {
             replicas: Some((2, 3)),
         };
         let peer =
-            PeerGauges { peer: "2".to_owned(), up: false, credit_bytes: 1, queued_bytes: 2, dropped: 3, suspected: 4 };
+            PeerGauges { peer: "2".to_owned(), up: false, credit_bytes: 1, queued_bytes: 2, dropped: 3 };
         Standing { shards: vec![shard], peers: vec![peer], disk_free_bytes: Some(5), disk_full: false, ready: true }
     }
 

@@ -43,7 +43,7 @@ pub fn prepare(
     strategy: Strategy,
     draw: u64,
 ) -> Result<Prepared, ProtocolError> {
-    let Submission { tenant, kind, encoding, body, idempotency_key, partial, permit } = submission;
+    let Submission { tenant, kind, encoding, body, idempotency_key, partial, .. } = submission;
     let body = inflate(kind, encoding, body)?;
     let Intake { streams, refusals, accepted, bytes_accepted, every_record_timed, time_refusals } =
         decode(kind, &body, &Acceptance { now, oldest: None })?;
@@ -62,7 +62,99 @@ pub fn prepare(
         let batch = ENCODER.with_borrow_mut(|encoder| encoder.encode(&tenant, &part.streams));
         (part.shard, SubBatch { key: identity.key, body: identity.body_hash, part: part.part, batch })
     });
-    let parts = parts.collect();
-    drop(permit);
-    Ok(Prepared { parts, accepted, raw_bytes: bytes_accepted, refusals })
+    Ok(Prepared { parts: parts.collect(), accepted, raw_bytes: bytes_accepted, refusals })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use millpond::block::l0::L0;
+    use millpond::limits::{ENTRY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LINE_BYTES_MAX};
+    use millpond::protocol::{BodyKind, Encoding};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const NOW: i64 = 1_795_046_400_000_000_000;
+
+    fn submission(body: String, partial: bool, key: Option<&str>) -> Submission {
+        Submission {
+            tenant: "fake".into(),
+            kind: BodyKind::Ndjson,
+            encoding: Encoding::Identity,
+            body: body.into(),
+            idempotency_key: key.map(str::to_owned),
+            partial,
+            permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap().into(),
+        }
+    }
+
+    fn prepared(body: &str, partial: bool, key: Option<&str>, draw: u64) -> Prepared {
+        prepare(submission(body.to_owned(), partial, key), NOW, 4, Strategy::Hash, draw).unwrap()
+    }
+
+    fn lines(count: usize) -> String {
+        (0..count).map(|n| format!("{{\"ts\":{n},\"msg\":\"{n}\",\"labels\":{{\"app\":\"{}\"}}}}\n", n % 7)).collect()
+    }
+
+    /// Text that no encoder makes smaller.
+    fn noise(state: &mut u64, bytes: usize) -> String {
+        let mut byte = || {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + u8::try_from(*state >> 58).expect("six bits"))
+        };
+        (0..bytes).map(|_| byte()).map(|byte| if byte == '\\' { '-' } else { byte }).collect()
+    }
+
+    #[test]
+    fn a_retry_gives_the_same_parts() {
+        let (first, again) = (prepared(&lines(100), false, None, 1), prepared(&lines(100), false, None, 2));
+        assert_eq!((first.accepted, first.parts.len()), (100, 4));
+        assert_eq!(first.parts, again.parts);
+        let keyed = prepared(&lines(100), false, Some("k"), 1);
+        assert_ne!(keyed.parts[0].1.key, first.parts[0].1.key);
+        assert_eq!(keyed.parts[0].1.body, first.parts[0].1.body);
+    }
+
+    #[test]
+    fn lines_without_a_time_are_stored_again_unless_the_client_gave_a_key() {
+        let key = |key, draw| prepared("{\"msg\":\"x\"}", false, key, draw).parts[0].1.key;
+        assert_ne!(key(None, 1), key(None, 2));
+        assert_eq!(key(Some("k"), 1), key(Some("k"), 2));
+    }
+
+    #[test]
+    fn one_bad_line_spoils_the_rest_unless_a_part_will_do() {
+        let body = format!("{}not json\n", lines(10));
+        let whole = prepared(&body, false, None, 1);
+        assert_eq!((whole.parts.len(), whole.accepted, whole.refusals.total()), (0, 0, 1));
+        let partial = prepared(&body, true, None, 1);
+        assert_eq!((partial.parts.len(), partial.accepted, partial.refusals.total()), (4, 10, 1));
+    }
+
+    #[test]
+    fn a_part_fits_into_an_entry_whatever_it_holds() {
+        let mut state = 7;
+        let mut body = String::new();
+        for n in 0..12 {
+            let labels: Vec<String> = (0..15)
+                .map(|at| format!("\"l{at}\":\"{}\"", noise(&mut state, LABEL_VALUE_BYTES_MAX)))
+                .collect();
+            let (line, field) = (noise(&mut state, LINE_BYTES_MAX), noise(&mut state, LABEL_VALUE_BYTES_MAX));
+            body += &format!("{{\"ts\":{n},\"msg\":\"{line}\",\"f\":\"{field}\",\"labels\":{{{}}}}}\n", labels.join(","));
+        }
+        for n in 0..40_000 {
+            body += &format!("{{\"ts\":{n},\"msg\":\"\",\"{}\":\"\"}}\n", noise(&mut state, 3).to_lowercase());
+        }
+        let prepared = prepared(&body, true, None, 1);
+        assert!(prepared.parts.len() > 12 && prepared.refusals.is_empty(), "{}", prepared.refusals);
+        for (_, part) in &prepared.parts {
+            let length = part.batch.len();
+            assert!(length <= ENTRY_BYTES_MAX, "{length}");
+        }
+        let rows: u32 = prepared.parts.iter().map(|(_, part)| L0::open(part.batch.clone()).unwrap().len()).sum();
+        assert_eq!(rows as usize, prepared.accepted);
+    }
 }

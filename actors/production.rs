@@ -5,9 +5,10 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use millpond::id::NodeId;
 use tokio::sync::Semaphore;
 
-use crate::env::{Blocking, Clock, End, Halt, Lane, Random};
+use crate::env::{Blocking, Clock, End, Frame, Halt, Lane, PeerLink, Random};
 
 /// The wall clock of the machine.
 #[derive(Debug)]
@@ -90,6 +91,14 @@ impl Blocking for MachineThreads {
             }
         }
     }
+}
+
+/// The peers of a node that has none.
+#[derive(Debug)]
+pub struct NoPeers;
+
+impl PeerLink for NoPeers {
+    fn send(&self, _: NodeId, _: Frame) {}
 }
 
 /// Ends the process.

@@ -387,8 +387,8 @@ impl TreeHandle {
         }
         let mut actors = below.remove(&None).unwrap_or_default();
         actors.iter_mut().for_each(|actor| adopt(actor, &mut below));
-        // A record whose parent is not registered is shown at the top rather than hidden.
-        actors.extend(below.into_values().flatten());
+        // A record whose parent is not registered is shown at the top rather than hidden, once it has lived.
+        actors.extend(below.into_values().flatten().filter(|actor| actor.restart.is_some()));
         TreeReport {
             node: self.0.identity.node,
             name: self.0.identity.name.clone(),

@@ -59,6 +59,14 @@ pub const URI_BYTES_MAX: usize = 32 * KIB;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time in which a body must make progress.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a whole body; a client slower than that keeps room from others.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Of a body that is refused unread, what is still taken from the socket, so that the client gets to read the answer.
+pub const BODY_DRAIN_BYTES_MAX: usize = 64 * MIB;
+/// How long that is done.
+pub const BODY_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client is asked to wait, in `Retry-After`, before it sends a refused request again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Connections that one node's HTTP listener serves at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// The wait after a connection could not be accepted.
@@ -125,6 +133,10 @@ pub const METADATA_VOTERS_MAX: usize = 5;
 pub const LEADER_TRANSFERS_MAX: usize = 4;
 /// A node's address as it is configured.
 pub const ADDRESS_BYTES_MAX: usize = 256;
+/// How long a node that stops waits for others to lead what it led, and between two looks.
+pub const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
+/// The wait between two looks at what is still led.
+pub const HAND_OVER_POLL: Duration = Duration::from_millis(20);
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.

@@ -9,6 +9,7 @@ pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod query;
 pub(crate) mod send;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod tail;
 mod traffic;

@@ -90,6 +90,7 @@ struct Request {
     since: Instant,
     waiting: usize,
     accepted: usize,
+    raw_bytes: usize,
     refusals: Refusals,
     shards: BTreeSet<ShardId>,
     failure: Option<Verdict>,
@@ -161,6 +162,7 @@ impl IngesterState {
             since: Instant::now(),
             waiting: 0,
             accepted: 0,
+            raw_bytes: 0,
             refusals: Refusals::default(),
             shards: BTreeSet::new(),
             failure: None,
@@ -188,6 +190,7 @@ impl IngesterState {
         };
         open.waiting = prepared.parts.len();
         open.accepted = prepared.accepted;
+        open.raw_bytes = prepared.raw_bytes;
         open.refusals = prepared.refusals;
         open.shards = prepared.parts.iter().map(|(shard, _)| *shard).collect();
         let shards = open.shards.clone();
@@ -306,6 +309,7 @@ impl IngesterState {
         let landing = Landing {
             verdict: open.failure.unwrap_or(Verdict::Stored),
             accepted: open.accepted,
+            raw_bytes: open.raw_bytes,
             refusals: open.refusals,
             shards: open.shards.into_iter().collect(),
         };

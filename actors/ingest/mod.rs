@@ -45,6 +45,8 @@ pub struct Landing {
     pub verdict: Verdict,
     /// Records that were stored, or were stored before under the same key.
     pub accepted: usize,
+    /// Bytes of their lines and of the metadata they were sent with.
+    pub raw_bytes: usize,
     /// Lines that were refused, each by itself.
     pub refusals: Refusals,
     /// The shards that it touched, ascending.
@@ -68,9 +70,15 @@ pub enum Verdict {
     TimedOut,
 }
 
-/// Room for the bytes of one request. Dropping the last clone gives the room back.
+/// Room for the bytes of one request. Dropping its last clone gives the room back.
 #[derive(Clone, Debug)]
 pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+
+impl From<OwnedSemaphorePermit> for Permit {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(permit))
+    }
+}
 
 /// Admission, and the way to an ingester. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -96,6 +104,11 @@ impl Gate {
         }
     }
 
+    /// Where the ingesters are reached, for their supervisor.
+    pub fn ingesters(&self) -> &[Address<IngesterMessage>] {
+        &self.ingesters
+    }
+
     /// Takes room for a request of so many bytes as sent, or says why there is none.
     pub fn admit(&self, bytes: usize) -> Result<Permit, &'static str> {
         if *self.board.room().borrow() == Room::ReserveOnly {
@@ -103,9 +116,7 @@ impl Gate {
         }
         let units = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).expect("a request is at most 16 MiB");
         let permit = Arc::clone(&self.room).try_acquire_many_owned(units);
-        permit
-            .map(|permit| Permit(Arc::new(permit)))
-            .map_err(|_| "too many bytes are waiting for a majority; slow down")
+        permit.map(Permit::from).map_err(|_| "too many bytes are waiting for a majority; slow down")
     }
 
     /// Hands a request to an ingester and waits for its outcome.
@@ -117,6 +128,7 @@ impl Gate {
         landing.unwrap_or_else(|| Landing {
             verdict: Verdict::Unavailable("the ingester was restarted; send the request again, whole"),
             accepted: 0,
+            raw_bytes: 0,
             refusals: Refusals::default(),
             shards: Vec::new(),
         })

@@ -104,8 +104,8 @@ impl Inbound for Node {
     fn call(&self, _: NodeId, method: Method, body: Bytes, answer: Answer) {
         match method {
             Method::Append => answer.send(Ok(body)),
-            Method::Status => answer.send(Err(Fault::application(Bytes::from_static(b"not now")))),
-            Method::Scan | Method::Records | Method::Tree | Method::Crash => drop(answer),
+            Method::Records => answer.send(Err(Fault::application(Bytes::from_static(b"not now")))),
+            Method::Scan => drop(answer),
         }
     }
 
@@ -186,7 +186,7 @@ async fn a_call_is_answered_refused_or_forgotten() {
     let (_wire, one, _two) = pair().await;
     let call = |method| one.links.call(NodeId(2), method, Bytes::from(vec![7; 600_000]), Duration::from_secs(1));
     assert_eq!(call(Method::Append).await.unwrap().len(), 600_000);
-    let refused = call(Method::Status).await.unwrap_err();
+    let refused = call(Method::Records).await.unwrap_err();
     let fault = Fault::application(Bytes::from_static(b"not now"));
     assert_eq!(refused, CallError::Fault { node: NodeId(2), fault });
     let forgotten = call(Method::Scan).await.unwrap_err();

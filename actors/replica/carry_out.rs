@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use millpond::class::Class;
 use millpond::consensus::{Committed, Effect, Event, PeerState, PeerStatus, ReadLoss, Refusal};
 use millpond::entry::EntryKind;
-use millpond::id::{Index, ReplicaId, ShardId};
+use millpond::id::{Index, ReplicaId};
 use millpond::storage::wal::LogOp;
 
 use super::{ReadRefusal, ReplicaState};
@@ -206,10 +206,5 @@ impl ReplicaState {
         };
         standing.followers = core.peers().into_iter().filter_map(follower).collect();
         standing
-    }
-
-    /// Whether this is the metadata group.
-    pub(super) fn is_metadata(&self) -> bool {
-        self.arguments.shard == ShardId::METADATA
     }
 }

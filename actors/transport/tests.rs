@@ -52,7 +52,7 @@ impl Inbound for Speaking {
     fn call(&self, _: NodeId, method: Method, body: Bytes, answer: Answer) {
         match method {
             Method::Append => answer.send(Ok(body)),
-            Method::Scan | Method::Records | Method::Tree | Method::Crash | Method::Status => {
+            Method::Scan | Method::Records => {
                 answer.send(Err(Fault::application(body)));
             }
         }

@@ -128,7 +128,7 @@ impl World {
             reserve_bytes,
             pin_bytes_max: draws.below(reserve_bytes / 4),
         };
-        let disk = LossyDisk::new(draws.next());
+        let disk = LossyDisk::new(draws.draw());
         let mut world = Self {
             draws,
             disk,
@@ -235,7 +235,7 @@ impl World {
 
     fn entry(&mut self, index: Index) -> Entry {
         let size = if self.draws.below(8) == 0 { self.draws.below(2500) } else { self.draws.below(200) };
-        let fill = self.draws.next().to_le_bytes();
+        let fill = self.draws.draw().to_le_bytes();
         let payload: Bytes = (0..size as usize).map(|at| fill[at % 8]).collect();
         Entry { index, term: Term(self.term), kind: EntryKind::Normal, payload }
     }
@@ -313,7 +313,7 @@ impl World {
             left -= 1;
             let after = self.draws.below(20);
             self.disk.power_off_after(after);
-            let opened = Wal::open(self.shared(), self.options, self.draws.next());
+            let opened = Wal::open(self.shared(), self.options, self.draws.draw());
             match opened {
                 Ok((wal, _)) => self.wal = Some(wal),
                 Err(StorageError::Io { .. }) => self.summary.crashes_in_recovery += 1,
@@ -359,7 +359,7 @@ then came {steps:?}",
     }
 
     fn try_open(&mut self) -> Result<BTreeMap<Owner, Recovered>, StorageError> {
-        let (mut wal, report) = Wal::open(self.shared(), self.options, self.draws.next())?;
+        let (mut wal, report) = Wal::open(self.shared(), self.options, self.draws.draw())?;
         self.summary.cuts += u64::from(report.cut.is_some());
         let owners = wal.shards();
         let found = owners.into_iter().map(|owner| Ok((owner, wal.load(owner.0, owner.1)?))).collect();

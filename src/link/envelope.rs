@@ -101,12 +101,6 @@ wire! {
         Scan = 2,
         /// Read records by offset there.
         Records = 3,
-        /// The supervision tree.
-        Tree = 4,
-        /// Make one actor panic on purpose.
-        Crash = 5,
-        /// What the node knows about itself.
-        Status = 6,
     }
 }
 

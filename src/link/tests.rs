@@ -86,7 +86,7 @@ impl World {
                 Effect::Request { life, call, method, body } => {
                     let outcome = match method {
                         Method::Append => Ok(body),
-                        Method::Scan | Method::Records | Method::Tree | Method::Crash | Method::Status => {
+                        Method::Scan | Method::Records => {
                             Err(Fault::application(body))
                         }
                     };
@@ -269,7 +269,7 @@ fn a_call_returns_what_the_peer_answers() {
     let mut world = connected();
     let body = message(5, 3 * FRAME_BYTES_MAX + 17);
     world.call(0, 1, Method::Append, body.clone());
-    world.call(0, 2, Method::Status, Bytes::from_static(b"no"));
+    world.call(0, 2, Method::Records, Bytes::from_static(b"no"));
     world.call(0, 3, Method::Append, message(0, MESSAGE_BYTES_MAX + 1));
     world.carry();
     assert_eq!(world.ends[0].outcomes[&1], Ok(body));

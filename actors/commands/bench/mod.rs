@@ -6,6 +6,7 @@ mod idle;
 mod ingest;
 mod query;
 mod report;
+mod wal;
 
 use std::fs;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Bench {
     Ingest(ingest::Args),
     /// Latency of queries over loaded data
     Query(query::Args),
+    /// The log of one node against plain appends
+    Wal(wal::Args),
     /// Time until writes resume after a leader was killed
     Failover(failover::Args),
     /// What nodes cost that do nothing
@@ -78,6 +81,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (report, json) = match args.bench {
         Bench::Ingest(args) => (ingest::run(&args).await?, args.common.json),
         Bench::Query(args) => (query::run(&args).await?, args.common.json),
+        Bench::Wal(args) => (wal::run(&args)?, args.common.json),
         Bench::Failover(args) => (failover::run(&args).await?, args.common.json),
         Bench::Idle(args) => (idle::run(&args).await?, args.common.json),
     };

@@ -34,7 +34,7 @@ pub async fn serve(stream: TcpStream, routes: Router, mut closing: watch::Receiv
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = closing.wait_for(|closing| *closing) => {
+        () = closed(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -43,6 +43,12 @@ pub async fn serve(stream: TcpStream, routes: Router, mut closing: watch::Receiv
         // Best effort: the client may be gone.
         let _ = stream.try_write(TOO_SLOW);
     }
+}
+
+/// Waits until the node stops.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // A sender that is gone has stopped as well.
+    drop(closing.wait_for(|closing| *closing).await);
 }
 
 /// A socket behind a shared handle.

@@ -1,11 +1,13 @@
 //! `GET /api/v1/shards`: where each shard lives and how its replica on this node stands.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
 use millpond::consensus::Role;
 use millpond::id::{NodeId, ReplicaId, ShardId};
 use serde::Serialize;
 
+use super::json::json;
 use crate::board::Standing;
 use crate::site::Site;
 
@@ -35,8 +37,10 @@ pub struct ReplicaReport {
 }
 
 /// Answers with all shards by number.
-pub async fn shards(State(site): State<Site>) -> Json<Vec<ShardReport>> {
-    Json(site.board.standings().into_iter().map(|standing| report(&site, standing)).collect())
+pub async fn shards(State(site): State<Site>) -> Response {
+    let shards: Vec<ShardReport> =
+        site.board.standings().into_iter().map(|standing| report(&site, standing)).collect();
+    json(StatusCode::OK, &shards)
 }
 
 fn report(site: &Site, standing: Standing) -> ShardReport {

@@ -1,9 +1,10 @@
 //! The files of the log's folder: segments, spares that wait for their next use, and the reserve for a full disk.
 //! This file does not know records.
 //!
-//! `wal/NNNNNNNN.seg` is a segment or a spare; which one, its header and the log's chain of headers say. `wal/reserve`
-//! is a small spare that is used up only by records that may not fail. `wal/new` is a file in the making: every other
-//! file has its full size and a durable header.
+//! `wal/NNNNNNNN.seg` is a segment or a spare; which one, its header and the log's chain of headers say.
+//! `wal/reserve-1` and `wal/reserve-2` are small spares. One is for records that may not fail on a full disk. The other
+//! is left to recovery, which always needs a file to carry the tail over into, and frees one by doing so. `wal/new` is
+//! a file in the making: every other file has its full size and a durable header.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +18,7 @@ use crate::storage::error::{StorageError, io_error};
 
 pub(super) const FOLDER: &str = "wal";
 const NEW: &str = "wal/new";
-const RESERVE: &str = "wal/reserve";
+const RESERVES: [&str; 2] = ["wal/reserve-1", "wal/reserve-2"];
 
 /// One file, whatever its use.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct SegmentFile {
     pub(super) name: String,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) capacity: u64,
-    /// It was the reserve, or is it.
+    /// It was of the reserve, or is.
     pub(super) reserved: bool,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Files {
     options: WalOptions,
     next: u64,
     spares: VecDeque<SegmentFile>,
-    reserve: Option<SegmentFile>,
+    reserves: Vec<SegmentFile>,
 }
 
 impl Files {
@@ -59,27 +60,30 @@ impl Files {
                 disk.remove(NEW).map_err(io_error("remove", NEW))?;
             }
         }
-        let mut files = Self { disk, options, next, spares: VecDeque::new(), reserve: None };
-        files.reserve = files.open_reserve()?;
+        let mut files = Self { disk, options, next, spares: VecDeque::new(), reserves: Vec::new() };
+        for name in RESERVES {
+            let reserve = files.open_reserve(name)?;
+            files.reserves.extend(reserve);
+        }
         Ok((files, found))
     }
 
-    /// The reserve as an earlier process left it; one that is not as it should be is made anew.
-    fn open_reserve(&self) -> Result<Option<SegmentFile>, StorageError> {
-        let file = match self.disk.open(RESERVE, OpenMode::ReadWrite) {
+    /// A part of the reserve as an earlier process left it; one that is not as it should be is removed.
+    fn open_reserve(&self, name: &str) -> Result<Option<SegmentFile>, StorageError> {
+        let file = match self.disk.open(name, OpenMode::ReadWrite) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("open", RESERVE)(error)),
+            Err(error) => return Err(io_error("open", name)(error)),
         };
-        let capacity = file.len().map_err(io_error("measure", RESERVE))?;
+        let capacity = file.len().map_err(io_error("measure", name))?;
         let mut sector = [0; RECORDS_AT as usize];
         let whole = capacity == self.options.reserve_bytes
             && file.read_at(0, &mut sector).is_ok()
             && Header::decode(&sector).is_some();
         if whole {
-            return Ok(Some(SegmentFile { name: RESERVE.to_owned(), file, capacity, reserved: true }));
+            return Ok(Some(SegmentFile { name: name.to_owned(), file, capacity, reserved: true }));
         }
-        self.disk.remove(RESERVE).map_err(io_error("remove", RESERVE))?;
+        self.disk.remove(name).map_err(io_error("remove", name))?;
         Ok(None)
     }
 
@@ -88,33 +92,33 @@ impl Files {
         self.spares.iter().map(|spare| spare.capacity)
     }
 
-    pub(super) fn has_reserve(&self) -> bool {
-        self.reserve.is_some()
-    }
-
-    /// The capacity of the reserve, 0 where it is used up.
-    pub(super) fn reserve_capacity(&self) -> u64 {
-        self.reserve.as_ref().map_or(0, |reserve| reserve.capacity)
+    /// Nothing of the reserve is in use.
+    pub(super) fn reserve_is_whole(&self) -> bool {
+        self.reserves.len() == RESERVES.len()
     }
 
     pub(super) fn take(&mut self) -> Option<SegmentFile> {
         self.spares.pop_front()
     }
 
-    /// Hands out a file that holds so many bytes of records: a spare, a new one, or the reserve. `None`: the disk is full.
+    /// Hands out a file that holds so many bytes of records, to recovery: a spare, a new one, or the last of the reserve.
+    /// `None`: the disk is full.
     pub(super) fn take_room(&mut self, bytes: u64) -> Result<Option<SegmentFile>, StorageError> {
-        let holds = |capacity: u64| RECORDS_AT + bytes <= capacity;
-        if holds(self.options.segment_bytes) && (!self.spares.is_empty() || self.add_spare()?) {
+        if RECORDS_AT + bytes <= self.options.segment_bytes && (!self.spares.is_empty() || self.add_spare()?) {
             return Ok(self.take());
         }
-        if holds(self.reserve_capacity()) { self.take_reserve() } else { Ok(None) }
+        self.take_reserve(bytes, 0)
     }
 
-    /// Hands out the reserve under a segment's name, durably.
-    pub(super) fn take_reserve(&mut self) -> Result<Option<SegmentFile>, StorageError> {
-        let Some(mut file) = self.reserve.take() else { return Ok(None) };
-        file.name = self.next_name();
-        self.rename(RESERVE, &file.name)?;
+    /// Hands out a part of the reserve under a segment's name, durably, if it holds so many bytes of records and so many
+    /// parts are left.
+    pub(super) fn take_reserve(&mut self, bytes: u64, left: usize) -> Result<Option<SegmentFile>, StorageError> {
+        if self.reserves.len() <= left || RECORDS_AT + bytes > self.options.reserve_bytes {
+            return Ok(None);
+        }
+        let Some(mut file) = self.reserves.pop() else { return Ok(None) };
+        let reserve = std::mem::replace(&mut file.name, self.next_name());
+        self.rename(&reserve, &file.name)?;
         Ok(Some(file))
     }
 
@@ -126,29 +130,36 @@ impl Files {
         Ok(true)
     }
 
-    /// Makes the reserve if there is none. `false`: the disk is full.
+    /// Makes what is missing of the reserve. `false`: the disk is full.
     pub(super) fn restore_reserve(&mut self) -> Result<bool, StorageError> {
-        if self.reserve.is_none() {
-            let Some(file) = self.create(RESERVE, self.options.reserve_bytes)? else { return Ok(false) };
+        while let Some(name) = self.reserve_name() {
             let capacity = self.options.reserve_bytes;
-            self.reserve = Some(SegmentFile { name: RESERVE.to_owned(), file, capacity, reserved: true });
+            let Some(file) = self.create(name, capacity)? else { return Ok(false) };
+            self.reserves.push(SegmentFile { name: name.to_owned(), file, capacity, reserved: true });
         }
         Ok(true)
     }
 
-    /// Takes back a file that the log needs no more: as a spare, as the reserve, or to remove it.
+    /// A name of the reserve that no file has.
+    fn reserve_name(&self) -> Option<&'static str> {
+        RESERVES.into_iter().find(|name| self.reserves.iter().all(|reserve| reserve.name != *name))
+    }
+
+    /// Takes back a file that the log needs no more: as a spare, into the reserve, or to remove it.
     pub(super) fn give_back(&mut self, mut file: SegmentFile) -> Result<(), StorageError> {
         if file.capacity == self.options.segment_bytes && self.spares.len() < limits::WAL_SPARE_SEGMENTS_MAX {
             file.reserved = false;
             self.spares.push_back(file);
-        } else if file.capacity == self.options.reserve_bytes && self.reserve.is_none() {
-            self.rename(&file.name, RESERVE)?;
-            self.reserve = Some(SegmentFile { name: RESERVE.to_owned(), reserved: true, ..file });
-        } else {
-            self.disk.remove(&file.name).map_err(io_error("remove", &file.name))?;
-            self.sync_folder()?;
+            return Ok(());
         }
-        Ok(())
+        let reserve = self.reserve_name().filter(|_| file.capacity == self.options.reserve_bytes);
+        if let Some(name) = reserve {
+            self.rename(&file.name, name)?;
+            self.reserves.push(SegmentFile { name: name.to_owned(), reserved: true, ..file });
+            return Ok(());
+        }
+        self.disk.remove(&file.name).map_err(io_error("remove", &file.name))?;
+        self.sync_folder()
     }
 
     pub(super) fn sync_folder(&self) -> Result<(), StorageError> {

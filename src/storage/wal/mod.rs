@@ -48,7 +48,8 @@ pub struct WalOptions {
     /// Segments of the log together, in bytes. Past half of it shards that pin the oldest are reported; past all of it
     /// [`Tended::over`] is set; a quarter more and [`Wal::can_take`] says no.
     pub bytes_max: u64,
-    /// The reserve for a full disk, in bytes; less than a segment.
+    /// The reserve for a full disk: two files of so many bytes each; less than a segment. A restart on a full disk needs
+    /// the last group to fit into one.
     pub reserve_bytes: u64,
     /// Live bytes in the oldest segment up to which they are written again; at most a quarter of the reserve.
     pub pin_bytes_max: u64,
@@ -228,11 +229,14 @@ impl Group {
     }
 
     fn slices(&self) -> Vec<&[u8]> {
-        let slice = |part| match part {
-            &Part::Scratch(ref range) => &self.scratch[range.clone()],
-            Part::Payload(payload) => &payload[..],
-        };
-        self.parts.iter().map(slice).collect()
+        self.parts.iter().map(|part| self.slice(part)).collect()
+    }
+
+    fn slice<'a>(&'a self, part: &'a Part) -> &'a [u8] {
+        match part {
+            Part::Scratch(range) => &self.scratch[range.clone()],
+            Part::Payload(payload) => payload,
+        }
     }
 }
 
@@ -396,7 +400,7 @@ impl Wal {
         let room = self.ample_bytes().saturating_sub(self.options.segment_bytes / 8);
         let bound = self.options.bytes_max.saturating_add(self.options.bytes_max / 4);
         self.alive().is_ok()
-            && self.files.has_reserve()
+            && self.files.reserve_is_whole()
             && bytes.saturating_add(MARK_BYTES) <= room
             && self.bytes().saturating_add(bytes) <= bound
     }
@@ -470,13 +474,10 @@ impl Wal {
             if self.files.add_spare()? {
                 continue;
             }
-            let bytes = sizes.iter().sum();
-            if !small || bytes + RECORDS_AT + MARK_BYTES > self.files.reserve_capacity() {
-                return Err(StorageError::Full { bytes });
-            }
-            if let Some(file) = self.files.take_reserve()? {
-                self.roll(file);
-            }
+            let bytes = sizes.iter().sum::<u64>();
+            let reserve = if small { self.files.take_reserve(MARK_BYTES + bytes, 1)? } else { None };
+            let Some(file) = reserve else { return Err(StorageError::Full { bytes }) };
+            self.roll(file);
         }
         Ok(())
     }

@@ -257,7 +257,7 @@ fn trimming_recycles_segments_and_bounds_the_files() {
         let tended = wal.tend().unwrap();
         recycled += tended.recycled;
         assert!(!tended.over && tended.pinning.is_empty() && tended.space == Space::Ample, "{tended:?}");
-        assert!(disk.list("wal").unwrap().len() <= 7, "{:?}", disk.list("wal"));
+        assert!(disk.list("wal").unwrap().len() <= 8, "{:?}", disk.list("wal"));
     }
     assert!(recycled > 20 && written < 400 * 1_250, "{recycled} {written}");
     disk.crash();
@@ -293,7 +293,7 @@ fn restarts_do_not_lengthen_the_log() {
         disk.kill();
         let mut wal = open(&disk, seed);
         assert_eq!(load(&mut wal).entries, entries);
-        assert!(disk.list("wal").unwrap().len() <= 5, "{:?}", disk.list("wal"));
+        assert!(disk.list("wal").unwrap().len() <= 6, "{:?}", disk.list("wal"));
     }
 }
 
@@ -318,16 +318,13 @@ fn a_full_disk_refuses_ingest_first_and_lets_votes_go_on() {
     let mut wal = open(&disk, 1);
     disk.set_capacity(disk.used_bytes());
     let mut index = 0;
-    while wal.can_take(1_000) {
+    while wal.can_take(0) {
         index += 1;
         append(&mut wal, &[entry(index, 1, 1_000)]).unwrap();
         wal.flush().unwrap();
         wal.tend().unwrap();
     }
-    assert!(index > 5 && wal.space() == Space::ReserveOnly || !wal.can_take(1_000));
-    while append(&mut wal, &[entry(index + 1, 1, 5_000)]).is_ok() {
-        index += 1;
-    }
+    assert!(index > 5 && wal.space() == Space::ReserveOnly);
     let error = append(&mut wal, &[entry(index + 1, 1, 5_000)]).unwrap_err();
     assert!(matches!(error, StorageError::Full { .. }) && error.class() == Class::Retry, "{error}");
     for term in 2..20 {
@@ -338,8 +335,12 @@ fn a_full_disk_refuses_ingest_first_and_lets_votes_go_on() {
         assert_eq!(wal.tend().unwrap().space, Space::ReserveOnly);
         index += 1;
     }
+    for seed in 2..6 {
+        disk.crash();
+        open(&disk, seed);
+    }
     disk.crash();
-    let mut wal = open(&disk, 2);
+    let mut wal = open(&disk, 9);
     let recovered = load(&mut wal);
     assert_eq!((recovered.hard_state.term, recovered.entries.len() as u64), (Term(19), index));
     disk.set_capacity(u64::MAX);

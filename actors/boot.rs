@@ -1,0 +1,263 @@
+//! From a configuration to a running node: opens the folder, recovers the log, makes the handles, starts the root.
+//! It decides nothing that is decided again later.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use millpond::class::Class;
+use millpond::cluster::{Formation, Identity};
+use millpond::config::Config;
+use millpond::id::{Boot, NodeId, StoreId};
+use millpond::limits;
+use millpond::storage::disk::Disk;
+use millpond::storage::error::StorageError;
+use millpond::storage::registry::Registry;
+use millpond::storage::snapshot::SnapshotError;
+use millpond::storage::wal::{Wal, WalOptions};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::board::Board;
+use crate::disk::{FolderDisk, FolderError};
+use crate::env::{Clock, Env, PeerLink, Random};
+use crate::inbound::Reception;
+use crate::ingest::Gate;
+use crate::links::Links;
+use crate::listeners::http;
+use crate::listeners::http::intake::IntakeState;
+use crate::metadata::{self, Greeting};
+use crate::metrics::Metrics;
+use crate::node::{Node, NodeArguments, ROOT};
+use crate::production::{MachineClock, MachineEnd, MachineRandom, MachineThreads, NoPeers};
+use crate::query::QueryGate;
+use crate::replica::ReplicaMessage;
+use crate::site::Site;
+use crate::supervision::{ActorError, Outcome, Root, spawn_root};
+use crate::survey::survey;
+use crate::transport::{Transport, TransportConfig};
+use crate::tree::{Identity as TreeIdentity, TreeHandle};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The log cannot be recovered.
+    #[error(transparent)]
+    Log(#[from] StorageError),
+    /// The registry cannot be read.
+    #[error(transparent)]
+    Registry(#[from] SnapshotError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {what}: {source}; is another node running there?")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What for.
+        what: &'static str,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// The machine gives no threads.
+    #[error("cannot start threads: {0}")]
+    Threads(std::io::Error),
+    /// An actor did not start.
+    #[error("the node did not start: {0}")]
+    Actors(String),
+}
+
+impl BootError {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Folder(error) => error.class(),
+            Self::Log(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::Listen { .. } | Self::Threads(_) => Class::Retry,
+            Self::Actors(_) => Class::Fatal,
+        }
+    }
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Running {
+    root: Root,
+    site: Site,
+    closing: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Hands leadership to others, answers the requests at hand, and stops every actor.
+    pub async fn stop(mut self, reason: &str) -> Outcome {
+        self.hand_over().await;
+        self.closing.send_replace(true);
+        self.root.stop(reason);
+        self.outcome().await
+    }
+
+    /// Waits until the node has ended by itself.
+    pub async fn outcome(&mut self) -> Outcome {
+        self.root.outcome().await
+    }
+
+    /// Asks every replica that leads to let another node lead, and waits a moment for it.
+    async fn hand_over(&self) {
+        let node = self.site.env.node;
+        let led = || self.site.board.standings().into_iter().filter(|standing| standing.leader == Some(node));
+        for standing in led() {
+            let active = standing.followers.iter().filter(|follower| follower.active && !follower.needs_snapshot);
+            let Some(to) = active.max_by_key(|follower| follower.matched) else { continue };
+            if let Some(replica) = self.site.board.replica(standing.shard) {
+                let _ = replica.cast(ReplicaMessage::Transfer(to.node));
+            }
+        }
+        let handed = async {
+            while led().any(|standing| !standing.followers.is_empty()) {
+                tokio::time::sleep(limits::HAND_OVER_POLL).await;
+            }
+        };
+        // Who is not handed over in time is elected.
+        let _ = tokio::time::timeout(limits::HAND_OVER_WAIT, handed).await;
+    }
+}
+
+/// Starts the node that the configuration describes.
+///
+/// # Errors
+/// What is missing or damaged, and what to do about it.
+pub async fn boot(config: Config) -> Result<Running, BootError> {
+    let (clock, random) = (Arc::new(MachineClock), Arc::new(MachineRandom));
+    let node = config.node.id;
+    let socket = listen(&config).await?;
+    let options = wal_options(&config);
+    let (folder, draws) = (config.node.data.clone(), [random.draw(), random.draw(), random.draw()]);
+    let opened = tokio::task::spawn_blocking(move || open(&folder, node, options, draws));
+    let (disk, wal, registry, identity) = opened.await.map_err(|error| BootError::Actors(error.to_string()))??;
+
+    let boot = Boot(u64::try_from(clock.now()).unwrap_or(1).max(1));
+    let tree_identity = TreeIdentity { node, name: config.node.name.as_str().to_owned(), boot };
+    let tree = TreeHandle::new(tree_identity, Arc::clone(&clock) as Arc<dyn Clock>, config.node.fault_injection);
+    let board = Board::new(node, config.cluster.shards, &tree);
+    let others: Vec<(NodeId, String)> = config
+        .cluster
+        .nodes
+        .iter()
+        .filter(|member| member.id != node)
+        .map(|member| (member.id, member.peer.as_str().to_owned()))
+        .collect();
+    let links = Links::new(node, &tree, &others, clock.now());
+    let transport = config.node.peer.map(|listen| {
+        let transport = TransportConfig {
+            node,
+            boot,
+            cluster: config.cluster.name.as_str().to_owned(),
+            cookie: config.cluster.cookie.reveal().to_owned(),
+            listen,
+            peers: others,
+            random: Arc::clone(&random) as Arc<dyn Random>,
+        };
+        Transport::new(transport, &tree, &links)
+    });
+    let peers: Arc<dyn PeerLink> = transport.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Transport::peers);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let blocking = Arc::new(MachineThreads::start(workers).map_err(BootError::Threads)?);
+    let metrics = Arc::new(Metrics::new(tree.clone(), survey(board.clone(), links.clone(), Arc::clone(&disk))));
+    if config.node.insecure {
+        metrics.insecure();
+    }
+    let env = Env { node, boot, clock, random, disk, peers, blocking, halt: Arc::new(MachineEnd) };
+    let log = tree.seat("log-writer", Some(ROOT));
+    let site = Site { config: Arc::new(config), env, tree, board, log, links, metrics };
+    start(site, wal, registry, identity, transport, socket).await.map_err(|error| BootError::Actors(error.to_string()))
+}
+
+async fn start(
+    site: Site,
+    wal: Wal,
+    registry: Registry,
+    identity: Identity,
+    transport: Option<Transport>,
+    socket: TcpListener,
+) -> Result<Running, ActorError> {
+    let formation = Formation::new(metadata::settings(&site), identity);
+    let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
+    let metadata = site.tree.seat("metadata", Some(ROOT));
+    let in_flight = site.config.node.memory_bytes.0 / limits::MEMORY_IN_FLIGHT_PART;
+    let in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let ingesters = (0..workers).map(|k| site.tree.seat(&format!("ingester-{k}"), Some("ingest"))).collect();
+    let gate = Gate::new(in_flight, ingesters, site.board.clone());
+    let queries = QueryGate::new(&site);
+    let inbound = Arc::new(Reception::new(site.clone(), metadata.clone(), greeting.subscribe(), queries.clone()));
+    let closing = watch::Sender::new(false);
+    let arguments = NodeArguments {
+        site: site.clone(),
+        wal: Some(wal),
+        registry: Arc::new(registry),
+        greeting,
+        metadata,
+        transport,
+        inbound,
+        gate: gate.clone(),
+        queries: queries.clone(),
+        socket: Arc::new(socket),
+        routes: routes(&site, gate, queries),
+        closing: closing.subscribe(),
+    };
+    let root = spawn_root(&site.tree.seat(ROOT, None), Node, arguments).await?;
+    Ok(Running { root, site, closing })
+}
+
+/// Everything HTTP serves.
+fn routes(site: &Site, gate: Gate, queries: QueryGate) -> Router {
+    let board = site.board.clone();
+    let ops = http::ops::OpsState {
+        tree: site.tree.clone(),
+        metrics: Arc::clone(&site.metrics),
+        config: Arc::clone(&site.config),
+        ready: Box::new(move || board.ready()),
+    };
+    Router::new()
+        .route("/api/v1/shards", get(http::shards::shards).with_state(site.clone()))
+        .merge(http::ops::router(Arc::new(ops)))
+        .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, BootError> {
+    let address = config.node.http;
+    let failed = |source| BootError::Listen { address: address.to_string(), what: "HTTP", source };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+fn wal_options(config: &Config) -> WalOptions {
+    let limits = &config.node.limits;
+    WalOptions {
+        segment_bytes: limits.wal_segment_bytes.0,
+        bytes_max: limits.wal_bytes_max.0,
+        ..WalOptions::default()
+    }
+}
+
+type Opened = (Arc<dyn Disk>, Wal, Registry, Identity);
+
+/// Opens everything in the data folder; blocking.
+fn open(folder: &str, node: NodeId, options: WalOptions, draws: [u64; 3]) -> Result<Opened, BootError> {
+    let disk: Arc<dyn Disk> = Arc::new(FolderDisk::open(Path::new(folder))?);
+    let registry = Registry::open(&*disk)?;
+    let identity = match metadata::stored_identity(&registry).map_err(|error| BootError::Actors(error.to_string()))? {
+        Some(identity) => identity,
+        None => {
+            let store = StoreId(u128::from(draws[0]) << 64 | u128::from(draws[1]));
+            let identity = Identity { store, node, formed: None };
+            metadata::store_identity(&registry, &identity).map_err(|error| BootError::Actors(error.to_string()))?;
+            identity
+        }
+    };
+    let (wal, report) = Wal::open(Arc::clone(&disk), options, draws[2])?;
+    tracing::info!(folder, store = %identity.store, ?report, "the data folder is open");
+    Ok((disk, wal, registry, identity))
+}
