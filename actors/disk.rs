@@ -19,7 +19,7 @@ const LOCK: &str = "lock";
 /// Parts of one call: the kernel's own bound.
 const PARTS_MAX: usize = 1_024;
 /// Zeros written at once where the file system cannot allocate.
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Why a data folder cannot be used.
 #[derive(Debug, Error)]

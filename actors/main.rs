@@ -13,8 +13,8 @@ use commands::{bench, completions, config_check, crash, demo, query, send, serve
 #[derive(Parser, Debug)]
 #[command(name = "millpond", version, max_term_width = 120, arg_required_else_help = true)]
 #[command(after_help = r#"Start here:
-  millpond demo                                       three nodes, one killed under load, nothing lost
-  millpond serve                                      one node on 127.0.0.1:3100, data in ./millpond-data
+  millpond demo                                       three nodes, one killed under load
+  millpond serve                                      one node, data in ./millpond-data
   millpond send /var/log/syslog                       store a file
   millpond query '{service_name="syslog"} |= "error"' search it
   millpond tail '{service_name="syslog"}'             follow it

@@ -139,11 +139,11 @@ mod tests {
         let mut state = 7;
         let mut body = String::new();
         for n in 0..12 {
-            let labels: Vec<String> = (0..15)
-                .map(|at| format!("\"l{at}\":\"{}\"", noise(&mut state, LABEL_VALUE_BYTES_MAX)))
-                .collect();
+            let labels: Vec<String> =
+                (0..15).map(|at| format!("\"l{at}\":\"{}\"", noise(&mut state, LABEL_VALUE_BYTES_MAX))).collect();
             let (line, field) = (noise(&mut state, LINE_BYTES_MAX), noise(&mut state, LABEL_VALUE_BYTES_MAX));
-            body += &format!("{{\"ts\":{n},\"msg\":\"{line}\",\"f\":\"{field}\",\"labels\":{{{}}}}}\n", labels.join(","));
+            body +=
+                &format!("{{\"ts\":{n},\"msg\":\"{line}\",\"f\":\"{field}\",\"labels\":{{{}}}}}\n", labels.join(","));
         }
         for n in 0..40_000 {
             body += &format!("{{\"ts\":{n},\"msg\":\"\",\"{}\":\"\"}}\n", noise(&mut state, 3).to_lowercase());

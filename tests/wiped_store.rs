@@ -10,7 +10,7 @@ use std::time::Duration;
 use harness::{Load, Producers, SOON, World};
 
 /// The exit code of a node that was refused for its store.
-const REFUSED_STORE: i32 = 65;
+const REFUSED_STORE: i32 = 76;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_node_does_not_vote_and_says_why() {

@@ -75,7 +75,7 @@ struct Kill {
     at: Instant,
 }
 
-/// A folder that is removed when the demo went well.
+/// Where everything is; a temporary folder is removed when the demo went well.
 struct Folder {
     path: PathBuf,
     temporary: bool,
@@ -83,22 +83,36 @@ struct Folder {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let folder = make_folder(&args)?;
-    let outcome = tokio::select! {
-        outcome = play(&args, &folder.path) => outcome,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted; the nodes were stopped, their files are in {}", folder.path.display()),
+    let kept = || format!("configuration, data and logs are in {}", folder.path.display());
+    let played = tokio::select! {
+        played = play(&args, &folder.path) => played.with_context(kept)?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("waiting for Ctrl-C")?;
+            folder.clear()?;
+            bail!("interrupted; the nodes were stopped");
+        }
     };
-    match outcome {
-        Ok(true) => {
-            if folder.temporary && !args.keep {
-                fs::remove_dir_all(&folder.path).with_context(|| format!("removing {}", folder.path.display()))?;
-            }
-            Ok(ExitCode::SUCCESS)
+    let (good, cluster) = played;
+    if args.keep {
+        println!("the cluster is left running, {}; Ctrl-C ends it", kept());
+        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+    }
+    drop(cluster);
+    if good {
+        folder.clear()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{}", kept());
+    Ok(ExitCode::FAILURE)
+}
+
+impl Folder {
+    /// Removes it, if nobody asked for it by name.
+    fn clear(&self) -> Result<()> {
+        if self.temporary {
+            fs::remove_dir_all(&self.path).with_context(|| format!("removing {}", self.path.display()))?;
         }
-        Ok(false) => {
-            eprintln!("configuration, data and logs are kept in {}", folder.path.display());
-            Ok(ExitCode::FAILURE)
-        }
-        Err(error) => Err(error.context(format!("configuration, data and logs are kept in {}", folder.path.display()))),
+        Ok(())
     }
 }
 
@@ -113,8 +127,8 @@ fn make_folder(args: &Args) -> Result<Folder> {
     Ok(Folder { path, temporary })
 }
 
-/// The whole story; whether nothing was lost, doubled or altered.
-async fn play(args: &Args, folder: &Path) -> Result<bool> {
+/// The whole story; whether nothing was lost, doubled or altered, and the cluster as it runs then.
+async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
     let lines = find_input(args)?;
     let client = Client::new(ATTEMPT);
     let plan = Plan::three(std::env::current_exe().context("finding this executable")?, folder.to_owned());
@@ -148,11 +162,7 @@ async fn play(args: &Args, folder: &Path) -> Result<bool> {
     wait_ready(cluster.node(kill.node), &client, READY_WITHIN).await?;
     println!("started node {} again: it serves", kill.node);
     let good = summarize(&traffic, &found, &kill, took, &cluster);
-    if args.keep {
-        println!("the cluster is left running; Ctrl-C ends it");
-        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
-    }
-    Ok(good)
+    Ok((good, cluster))
 }
 
 fn find_input(args: &Args) -> Result<Vec<Line>> {

@@ -274,19 +274,15 @@ impl World {
 
     /// A call failed: with reason, and for ever if it is fatal.
     fn failed(&mut self, error: StorageError) -> Result<()> {
-        match error {
-            StorageError::Full { .. } => {
-                self.summary.full += 1;
-                Ok(())
-            }
-            StorageError::Io { .. } => {
-                let again = self.wal().flush();
-                ensure!(matches!(again, Err(StorageError::Poisoned)), "after {error} a flush gave {again:?}");
-                self.summary.syncs_failed += 1;
-                self.crash(true)
-            }
-            other => bail!("unexpected: {other}"),
+        if let StorageError::Full { .. } = error {
+            self.summary.full += 1;
+            return Ok(());
         }
+        ensure!(matches!(error, StorageError::Io { .. }), "unexpected: {error}");
+        let again = self.wal().flush();
+        ensure!(matches!(again, Err(StorageError::Poisoned)), "after {error} a flush gave {again:?}");
+        self.summary.syncs_failed += 1;
+        self.crash(true)
     }
 
     fn check_reads(&mut self) -> Result<()> {

@@ -39,12 +39,18 @@ pub(super) struct Columns {
     run: Option<(u32, u64)>,
     streams_used: u32,
     last: (i64, u64),
+    keeps_offsets: bool,
     span: Option<(i64, i64, u64, u64)>,
     rows: u32,
     raw: u64,
 }
 
 impl Columns {
+    /// Columns that hold offsets, or leave them to follow from the first row's.
+    pub(super) fn new(keeps_offsets: bool) -> Self {
+        Self { keeps_offsets, ..Self::default() }
+    }
+
     /// Adds a row of the stream with this index.
     pub(super) fn push<'a>(
         &mut self,
@@ -63,7 +69,9 @@ impl Columns {
         };
         self.streams_used = self.streams_used.max(stream + 1);
         put_signed(&mut self.times, timestamp.wrapping_sub(self.last.0));
-        put_signed(&mut self.offsets, offset.wrapping_sub(self.last.1).cast_signed());
+        if self.keeps_offsets {
+            put_signed(&mut self.offsets, offset.wrapping_sub(self.last.1).cast_signed());
+        }
         self.last = (timestamp, offset);
         self.span = Some(match self.span {
             None => (timestamp, timestamp, offset, offset),
@@ -115,11 +123,11 @@ impl Columns {
         self.raw
     }
 
-    /// Writes the block and empties the columns. `offsets` says whether that column is written.
+    /// Writes the block and empties the columns.
     ///
     /// # Panics
     /// Where there is no row or more than `BLOCK_ROWS_MAX`, or a stream index without a stream.
-    pub(super) fn finish(&mut self, kind: u8, offsets: bool, streams: &[Stream], deflate: &mut Deflate) -> Vec<u8> {
+    pub(super) fn finish(&mut self, kind: u8, streams: &[Stream], deflate: &mut Deflate) -> Vec<u8> {
         assert!(self.rows as usize <= BLOCK_ROWS_MAX, "a block of {} rows is beyond its bound", self.rows);
         assert!(self.streams_used as usize <= streams.len(), "a row names a stream that the block lacks");
         let (min_timestamp, max_timestamp, first_offset, last_offset) = self.span.expect("a block holds a row");
@@ -141,7 +149,7 @@ impl Columns {
         };
         let mut columns: Vec<(Column, &[u8])> =
             vec![(Column::Streams, &stream_bytes), (Column::Runs, &self.runs), (Column::Times, &self.times)];
-        if offsets {
+        if self.keeps_offsets {
             columns.push((Column::Offsets, &self.offsets));
         }
         columns.push((Column::Lengths, &self.lengths));
@@ -327,7 +335,19 @@ fn put_signed(out: &mut Vec<u8>, value: i64) {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        // Most lengths, runs and differences of sorted times are one byte.
+        match self.0 {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.0 = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for (at, byte) in self.0.iter().enumerate().take(10) {
             let bits = u64::from(byte & 0x7f);

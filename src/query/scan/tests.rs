@@ -10,8 +10,8 @@ use crate::query::ast::{LogExpr, MetricExpr};
 use crate::query::merge::{AnswerRecord, Gather, Outcome, records};
 use crate::query::plan::{Query, RangeParameters, StreamsWant};
 use crate::record::{Record, StreamRecords};
-use crate::shard::command::{Command, SubBatch};
-use crate::shard::{Applied, SealJob, Shard, ShardError, ShardOptions};
+
+use crate::shard::{Applied, Command, SealJob, Shard, ShardError, ShardOptions, SubBatch};
 use crate::storage::lossy::LossyDisk;
 use crate::storage::segment::SegmentWriter;
 
