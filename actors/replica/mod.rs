@@ -27,7 +27,7 @@ use crate::board::{Board, Phase, Room, Standing};
 use crate::env::{Env, Lane};
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
-use crate::machine::{Machine, Written};
+use crate::machine::{Machine, MachineError, Written};
 use crate::metrics::Metrics;
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
@@ -88,14 +88,14 @@ pub enum ReplicaMessage {
         /// The index of its `Seal` entry.
         through: Index,
         /// What was written, or why not.
-        outcome: Result<Written, String>,
+        outcome: Result<Written, MachineError>,
     },
     /// The snapshotter is done with the oldest seal.
     SnapshotWritten {
         /// The index the snapshot is of.
         through: Index,
         /// Nothing, or why not.
-        outcome: Result<(), String>,
+        outcome: Result<(), MachineError>,
     },
     /// Hand leadership to a node.
     Transfer(NodeId),
