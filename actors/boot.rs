@@ -226,6 +226,7 @@ fn routes(site: &Site, gate: Gate, queries: QueryGate) -> Router {
         .route("/api/v1/shards", get(http::shards::shards).with_state(site.clone()))
         .merge(http::ops::router(Arc::new(ops)))
         .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
+        .merge(http::query::router(queries))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, BootError> {

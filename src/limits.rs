@@ -282,6 +282,30 @@ pub const POINTS_MAX: usize = 11_000;
 pub const RECORDS_PER_ANSWER: (usize, usize) = (100, 5_000);
 /// Tails of one tenant on one node.
 pub const TAILS_PER_TENANT_MAX: usize = 10;
+/// Tails of all tenants on one node.
+pub const TAILS_MAX: usize = 32;
+/// Records of one frame of a tail.
+pub const TAIL_RECORDS_PER_FRAME: u32 = 500;
+/// Frames of one tail that wait for its reader; after that its shards wait.
+pub const TAIL_FRAMES_WAITING_MAX: usize = 4;
+/// How long a tail waits for something new before it looks who leads.
+pub const TAIL_WAIT: Duration = Duration::from_secs(10);
+/// Before a tail asks again for a shard that nobody could read.
+pub const TAIL_RETRY: Duration = Duration::from_millis(250);
+/// How long a tail's reader may take for one frame; then it is cut off.
+pub const TAIL_SLOW_AFTER: Duration = Duration::from_secs(10);
+/// Between two pings of a tail, so that a reader that is gone is noticed.
+pub const TAIL_PING: Duration = Duration::from_secs(15);
+/// Queriers of one node.
+pub const QUERIERS: usize = 2;
+/// Shards that one query reads at once: it bounds the parts in memory.
+pub const QUERY_FANOUT_MAX: usize = 8;
+/// Blocks that a scan reads before it lets others on its worker thread.
+pub const SCAN_STEPS_PER_TURN: usize = 4;
+/// Shards that a node reads at once for other nodes; more are asked to come again.
+pub const PEER_SCANS_MAX: usize = 1_024;
+/// The body of a query that is sent as a form.
+pub const FORM_BYTES_MAX: usize = 64 * KIB;
 /// A LogQL query in bytes.
 pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 /// Operators, calls and parentheses of one query; it bounds the depth of its tree.
@@ -321,6 +345,8 @@ const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
 const _: () =
     assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
+const _: () = assert!(QUERY_FANOUT_MAX * PARTIAL_BYTES_MAX <= QUERY_BYTES_MAX);
+const _: () = assert!(QUERY_TEXT_BYTES_MAX < FORM_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);

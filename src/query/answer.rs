@@ -152,7 +152,7 @@ pub fn tail_frame(records: &[AnswerRecord], encoding: Encoding) -> String {
 fn by_offset(record: &AnswerRecord) -> Value {
     json!({
         "offset": record.offset,
-        "timestamp": record.timestamp.to_string(),
+        "timestamp": record.timestamp,
         "tenant": &*record.tenant,
         "labels": labels(&record.labels),
         "line": record.line,
@@ -259,7 +259,7 @@ mod tests {
         let lines = offsets_ndjson(&[record(1, "a\nb", &[("k", "v")]), record(2, "c", &[])]);
         assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 2);
         let first = parsed(lines.split(|byte| *byte == b'\n').next().unwrap());
-        let expected = json!({ "offset": 7, "timestamp": "1", "tenant": "fake", "labels": { "app": "a\"b" },
+        let expected = json!({ "offset": 7, "timestamp": 1, "tenant": "fake", "labels": { "app": "a\"b" },
             "line": "a\nb", "metadata": { "k": "v" } });
         assert_eq!(first, expected);
         let whole = parsed(&offsets_json(ShardId(3), &[record(1, "a", &[])], 8, 9));

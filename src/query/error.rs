@@ -141,7 +141,7 @@ pub enum QueryError {
         max: usize,
     },
     /// Stored records failed their checksum; another replica may have them whole.
-    #[error("data loss in {shard}: {what}")]
+    #[error("data_loss in {shard}: {what}")]
     Damaged {
         /// The shard.
         shard: ShardId,
@@ -182,11 +182,17 @@ pub enum QueryError {
         /// Queries that wait.
         queued: usize,
     },
+    /// The tenant has as many tails as it may.
+    #[error("too many tails are open: at most {max} of one tenant")]
+    TooManyTails {
+        /// The bound.
+        max: usize,
+    },
     /// The query ran out of time.
     #[error("the query did not finish within its deadline; narrow its time range or selector")]
     Deadline,
-    /// Nobody waits for the answer any more.
-    #[error("the query was cancelled")]
+    /// What ran the query has ended before it.
+    #[error("the query was cut off by a restart of what ran it; send it again")]
     Cancelled,
 }
 
@@ -205,6 +211,7 @@ impl QueryError {
             Self::Storage { .. }
             | Self::Unavailable { .. }
             | Self::Busy { .. }
+            | Self::TooManyTails { .. }
             | Self::Deadline
             | Self::Cancelled
             | Self::Codec { .. } => Class::Retry,

@@ -68,7 +68,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, why: impl ToString) -> Self {
+    pub(super) fn new(status: StatusCode, why: impl ToString) -> Self {
         Self { status, why: why.to_string() }
     }
 }
