@@ -227,6 +227,7 @@ fn routes(site: &Site, gate: Gate, queries: QueryGate) -> Router {
         .merge(http::ops::router(Arc::new(ops)))
         .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
         .merge(http::query::router(queries))
+        .layer(axum::middleware::from_fn(http::head::check))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, BootError> {

@@ -77,7 +77,11 @@ impl ReplicaState {
         Ok(())
     }
 
-    pub(super) fn snapshot_written(&mut self, through: Index, outcome: Result<(), MachineError>) -> Result<(), ActorError> {
+    pub(super) fn snapshot_written(
+        &mut self,
+        through: Index,
+        outcome: Result<(), MachineError>,
+    ) -> Result<(), ActorError> {
         if self.seals.front().is_none_or(|seal| seal.work.through() != through) {
             return Ok(());
         }
