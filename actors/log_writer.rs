@@ -22,6 +22,9 @@ use crate::metrics::Metrics;
 use crate::replica::ReplicaMessage;
 use crate::supervision::{Actor, ActorError, Own};
 
+/// What a record of the WAL takes beside its payload, about.
+const RECORD_BYTES: usize = 64;
+
 /// What the log-writer does.
 pub enum LogWriterMessage {
     /// Make this durable, then tell the replica `Persisted { number }`.
@@ -291,14 +294,10 @@ fn shard_of(message: &LogWriterMessage) -> Option<ShardId> {
     }
 }
 
-/// Bytes that a message adds to a group.
+/// Bytes that a message adds to a group, about.
 fn weight(message: &LogWriterMessage) -> usize {
-    match message {
-        LogWriterMessage::Persist { op: LogOp::Append { entries, .. }, .. } => {
-            entries.iter().map(|entry| entry.payload.len() + 64).sum::<usize>() + 64
-        }
-        _ => 64,
-    }
+    let LogWriterMessage::Persist { op: LogOp::Append { entries, .. }, .. } = message else { return RECORD_BYTES };
+    entries.iter().map(|entry| entry.payload.len() + RECORD_BYTES).sum::<usize>() + RECORD_BYTES
 }
 
 /// Carries out one group on the log thread.
