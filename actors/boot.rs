@@ -27,7 +27,7 @@ use crate::ingest::Gate;
 use crate::links::Links;
 use crate::listeners::http;
 use crate::listeners::http::intake::IntakeState;
-use crate::metadata::{self, Greeting};
+use crate::metadata::{self, Greeting, StoredIdentity};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeArguments, ROOT};
 use crate::production::{MachineClock, MachineEnd, MachineRandom, MachineThreads, NoPeers};
@@ -134,11 +134,12 @@ pub async fn boot(config: Config) -> Result<Running, BootError> {
     let node = config.node.id;
     let socket = listen(&config).await?;
     let options = wal_options(&config);
+    let now = u64::try_from(clock.now()).unwrap_or(0);
     let (folder, draws) = (config.node.data.clone(), [random.draw(), random.draw(), random.draw()]);
-    let opened = tokio::task::spawn_blocking(move || open(&folder, node, options, draws));
-    let (disk, wal, registry, identity) = opened.await.map_err(|error| BootError::Actors(error.to_string()))??;
+    let opened = tokio::task::spawn_blocking(move || open(&folder, node, options, now, draws));
+    let (disk, wal, registry, stored) = opened.await.map_err(|error| BootError::Actors(error.to_string()))??;
 
-    let boot = Boot(u64::try_from(clock.now()).unwrap_or(1).max(1));
+    let StoredIdentity { identity, boot } = stored;
     let tree_identity = TreeIdentity { node, name: config.node.name.as_str().to_owned(), boot };
     let tree = TreeHandle::new(tree_identity, Arc::clone(&clock) as Arc<dyn Clock>, config.node.fault_injection);
     let board = Board::new(node, config.cluster.shards, &tree);
@@ -226,6 +227,7 @@ fn routes(site: &Site, gate: Gate, queries: QueryGate) -> Router {
         .merge(http::ops::router(Arc::new(ops)))
         .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
         .merge(http::query::router(queries))
+        .layer(axum::middleware::from_fn(http::head::check))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, BootError> {
@@ -239,22 +241,23 @@ fn wal_options(config: &Config) -> WalOptions {
     WalOptions { segment_bytes: limits.wal_segment_bytes.0, bytes_max: limits.wal_bytes_max.0, ..WalOptions::default() }
 }
 
-type Opened = (Arc<dyn Disk>, Wal, Registry, Identity);
+type Opened = (Arc<dyn Disk>, Wal, Registry, StoredIdentity);
 
 /// Opens everything in the data folder; blocking.
-fn open(folder: &str, node: NodeId, options: WalOptions, draws: [u64; 3]) -> Result<Opened, BootError> {
+fn open(folder: &str, node: NodeId, options: WalOptions, now: u64, draws: [u64; 3]) -> Result<Opened, BootError> {
     let disk: Arc<dyn Disk> = Arc::new(FolderDisk::open(Path::new(folder))?);
     let registry = Registry::open(&*disk)?;
-    let identity = match metadata::stored_identity(&registry).map_err(|error| BootError::Actors(error.to_string()))? {
-        Some(identity) => identity,
+    let actors = |error: ActorError| BootError::Actors(error.to_string());
+    let mut stored = match StoredIdentity::read(&registry).map_err(actors)? {
+        Some(stored) => stored,
         None => {
             let store = StoreId(u128::from(draws[0]) << 64 | u128::from(draws[1]));
-            let identity = Identity { store, node, formed: None };
-            metadata::store_identity(&registry, &identity).map_err(|error| BootError::Actors(error.to_string()))?;
-            identity
+            StoredIdentity { identity: Identity { store, node, formed: None }, boot: Boot(0) }
         }
     };
+    stored.boot = Boot(now.max(stored.boot.0 + 1));
+    stored.write(&registry).map_err(actors)?;
     let (wal, report) = Wal::open(Arc::clone(&disk), options, draws[2])?;
-    tracing::info!(folder, store = %identity.store, ?report, "the data folder is open");
-    Ok((disk, wal, registry, identity))
+    tracing::info!(folder, store = %stored.identity.store, ?report, "the data folder is open");
+    Ok((disk, wal, registry, stored))
 }

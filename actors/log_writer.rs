@@ -22,6 +22,9 @@ use crate::metrics::Metrics;
 use crate::replica::ReplicaMessage;
 use crate::supervision::{Actor, ActorError, Own};
 
+/// What a record of the WAL takes beside its payload, about.
+const RECORD_BYTES: usize = 64;
+
 /// What the log-writer does.
 pub enum LogWriterMessage {
     /// Make this durable, then tell the replica `Persisted { number }`.
@@ -129,6 +132,10 @@ pub struct LogWriterState {
     waiting: VecDeque<LogWriterMessage>,
     /// What the full disk had no room for; tried again while consensus goes on.
     deferred: VecDeque<LogWriterMessage>,
+    /// A `Retry` is under way.
+    retry_is_set: bool,
+    /// Tend the WAL although nothing is to be written: the disk was full, and may have room again.
+    looks_for_room: bool,
     newest: BTreeMap<ShardId, Incarnation>,
     env: Env,
     board: Board,
@@ -147,7 +154,9 @@ impl Actor for LogWriter {
     ) -> Result<LogWriterState, ActorError> {
         let LogWriterArguments { wal, env, board, metrics } = arguments;
         let (waiting, deferred, newest) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
-        Ok(LogWriterState { wal: Some(wal), waiting, deferred, newest, env, board, metrics })
+        let (retry_is_set, looks_for_room) = (false, false);
+        let wal = Some(wal);
+        Ok(LogWriterState { wal, waiting, deferred, retry_is_set, looks_for_room, newest, env, board, metrics })
     }
 
     async fn handle(
@@ -166,6 +175,8 @@ impl LogWriterState {
         match message {
             LogWriterMessage::Committed(committed) => self.committed(myself, *committed),
             LogWriterMessage::Retry => {
+                self.looks_for_room = true;
+                self.retry_is_set = false;
                 self.deferred.append(&mut self.waiting);
                 self.waiting = std::mem::take(&mut self.deferred);
             }
@@ -177,10 +188,11 @@ impl LogWriterState {
                 self.waiting.push_back(message);
             }
         }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && !self.looks_for_room {
             return;
         }
         let Some(mut wal) = self.wal.take() else { return };
+        self.looks_for_room = false;
         let group = self.take_group();
         let myself = myself.clone();
         let work = move || {
@@ -257,6 +269,9 @@ impl LogWriterState {
         if !group.deferred.is_empty() {
             tracing::warn!(entries = group.deferred.len(), "the disk is full: what is not vital waits for room");
             self.deferred.extend(group.deferred);
+        }
+        let full = group.room == Some(Room::ReserveOnly) || !self.deferred.is_empty();
+        if full && !std::mem::replace(&mut self.retry_is_set, true) {
             drop(myself.cast_after(limits::DISK_FULL_RETRY, LogWriterMessage::Retry));
         }
         for shard in group.pinning {
@@ -279,14 +294,10 @@ fn shard_of(message: &LogWriterMessage) -> Option<ShardId> {
     }
 }
 
-/// Bytes that a message adds to a group.
+/// Bytes that a message adds to a group, about.
 fn weight(message: &LogWriterMessage) -> usize {
-    match message {
-        LogWriterMessage::Persist { op: LogOp::Append { entries, .. }, .. } => {
-            entries.iter().map(|entry| entry.payload.len() + 64).sum::<usize>() + 64
-        }
-        _ => 64,
-    }
+    let LogWriterMessage::Persist { op: LogOp::Append { entries, .. }, .. } = message else { return RECORD_BYTES };
+    entries.iter().map(|entry| entry.payload.len() + RECORD_BYTES).sum::<usize>() + RECORD_BYTES
 }
 
 /// Carries out one group on the log thread.

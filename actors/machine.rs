@@ -156,6 +156,7 @@ impl Written {
 
 /// The state that a replica's log drives.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each replica, and behind a box there")]
 pub enum Machine {
     /// The records of a shard.
     Shard(ShardMachine),

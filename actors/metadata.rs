@@ -13,6 +13,7 @@ use millpond::consensus::Role;
 use millpond::id::{Boot, NodeId, ShardId, StoreId};
 use millpond::limits;
 use millpond::storage::registry::Registry;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::append::AppendReply;
@@ -115,8 +116,8 @@ impl Actor for Metadata {
         myself: &Own<MetadataMessage>,
         arguments: MetadataArguments,
     ) -> Result<MetadataState, ActorError> {
-        let identity = stored_identity(&arguments.registry)?.ok_or("the registry holds no identity")?;
-        let formation = Formation::new(settings(&arguments.site), identity);
+        let stored = StoredIdentity::read(&arguments.registry)?.ok_or("the registry holds no identity")?;
+        let formation = Formation::new(settings(&arguments.site), stored.identity);
         drop(myself.cast_every(limits::FORMATION_TICK, || MetadataMessage::Tick));
         let (children, myself) = (Children::new(myself), myself.clone());
         let phase = Phase::Waiting(String::new());
@@ -204,6 +205,7 @@ impl MetadataState {
             peers: members.replicas.iter().map(|(node, replica)| (*replica, *node)).collect(),
             voters: members.voters,
             learners: members.learners,
+            leads_first: false,
         };
         let site = &self.arguments.site;
         self.children.add(replica_spec(site, group));
@@ -242,27 +244,38 @@ pub fn settings(site: &Site) -> Settings {
     }
 }
 
-/// The identity in the registry; `None` in a fresh folder. Blocking.
-///
-/// # Errors
-/// It cannot be read.
-pub fn stored_identity(registry: &Registry) -> Result<Option<Identity>, ActorError> {
-    let Some(stored) = registry.identity()? else { return Ok(None) };
-    Ok(Some(rmp_serde::from_slice(&stored)?))
+/// What the registry keeps of this node: who it is, and its latest life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoredIdentity {
+    /// Who it is.
+    pub identity: Identity,
+    /// The latest life that began. The next is larger, also where the clock went back: peers drop what comes from an
+    /// earlier one.
+    pub boot: Boot,
 }
 
-/// Writes the identity, durable when it returns. Blocking.
-///
-/// # Errors
-/// It cannot be written.
-pub fn store_identity(registry: &Registry, identity: &Identity) -> Result<(), ActorError> {
-    let bytes = rmp_serde::to_vec(identity)?;
-    Ok(registry.set_identity(&bytes)?)
+impl StoredIdentity {
+    /// Reads it; `None` in a fresh folder. Blocking.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(registry: &Registry) -> Result<Option<Self>, ActorError> {
+        let Some(stored) = registry.identity()? else { return Ok(None) };
+        Ok(Some(rmp_serde::from_slice(&stored)?))
+    }
+
+    /// Writes it, durable when it returns. Blocking.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, registry: &Registry) -> Result<(), ActorError> {
+        Ok(registry.set_identity(&rmp_serde::to_vec(self)?)?)
+    }
 }
 
 fn record_formation(registry: &Registry, formed: &Formed) -> Result<(), String> {
-    let stored = stored_identity(registry).map_err(|error| error.to_string())?;
-    let mut identity = stored.ok_or("the registry holds no identity")?;
-    identity.formed = Some(formed.clone());
-    store_identity(registry, &identity).map_err(|error| error.to_string())
+    let stored = StoredIdentity::read(registry).map_err(|error| error.to_string())?;
+    let mut stored = stored.ok_or("the registry holds no identity")?;
+    stored.identity.formed = Some(formed.clone());
+    stored.write(registry).map_err(|error| error.to_string())
 }

@@ -425,7 +425,6 @@ pub(crate) mod tests {
             "millpond_shard_role{shard=\"3\",role=\"leader\"} 1",
             "millpond_under_replicated_shards 1",
             "millpond_link_up{peer=\"2\"} 0",
-            "millpond_link_suspicions_total{peer=\"2\"} 4",
             "millpond_disk_free_bytes 5",
             "millpond_disk_full 0",
             "millpond_ready 1",

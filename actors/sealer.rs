@@ -71,7 +71,7 @@ impl Actor for Sealer {
         let job = move || {
             let started = tokio::time::Instant::now();
             let through = work.through();
-            let outcome = work.write_segment(&disk).map_err(|error| error.to_string());
+            let outcome = work.write_segment(&disk);
             if let Ok(written) = &outcome {
                 metrics.sealed(written.raw_bytes(), started.elapsed());
                 tracing::info!(%shard, index = through.0, bytes = written.bytes(), "segment written");

@@ -75,8 +75,11 @@ impl Actor for Shards {
 impl ShardsState {
     fn place(&mut self) {
         let cluster = self.site.board.cluster().borrow().clone();
+        let preferred = cluster.shards().preferred_leaders();
         for (shard, peers) in placed_on(&cluster, self.site.env.node) {
-            self.children.add(shard_spec(&self.site, shard, &peers));
+            let leads_first = preferred.get(&shard) == Some(&self.site.env.node);
+            let (voters, learners) = (peers.keys().copied().collect(), Vec::new());
+            self.children.add(shard_spec(&self.site, Group { shard, peers, voters, learners, leads_first }));
         }
     }
 
@@ -119,12 +122,12 @@ fn placed_on(cluster: &Cluster, node: NodeId) -> Vec<(ShardId, BTreeMap<ReplicaI
 }
 
 /// `shard-N`: owns a shard on this node. One for one below it, so that a replica falls without its sealer.
-fn shard_spec(site: &Site, shard: ShardId, peers: &BTreeMap<ReplicaId, NodeId>) -> ChildSpec {
+fn shard_spec(site: &Site, group: Group) -> ChildSpec {
+    let shard = group.shard;
     let address = site.tree.seat::<SupervisorMessage>(&shard.to_string(), Some("shards"));
-    let (site, peers) = (site.clone(), peers.clone());
+    let site = site.clone();
     ChildSpec::new(&address, Restart::ISOLATED, move || {
-        let group = Group { shard, peers: peers.clone(), voters: peers.keys().copied().collect(), learners: vec![] };
-        let specs = vec![replica_spec(&site, group), sealer_spec(&site, shard), snapshotter_spec(&site, shard)];
+        let specs = vec![replica_spec(&site, group.clone()), sealer_spec(&site, shard), snapshotter_spec(&site, shard)];
         (SupervisorActor, specs)
     })
 }
@@ -159,6 +162,8 @@ pub struct Group {
     pub voters: Vec<ReplicaId>,
     /// Those that only follow.
     pub learners: Vec<ReplicaId>,
+    /// Whether the replica on this node is the one that should lead first.
+    pub leads_first: bool,
 }
 
 /// The replica of a group, below the supervisor of that group.
@@ -178,6 +183,7 @@ pub fn replica_spec(site: &Site, group: Group) -> ChildSpec {
             peers: group.peers.clone(),
             voters: group.voters.clone(),
             learners: group.learners.clone(),
+            leads_first: group.leads_first,
             head_age_max: site.config.node.limits.head_age_max.0,
             sealer,
             snapshotter: site.tree.seat(&format!("{shard}/snapshotter"), Some(&parent)),

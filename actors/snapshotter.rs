@@ -69,7 +69,7 @@ impl Actor for Snapshotter {
         let disk = Arc::clone(&state.env.disk);
         let job = move || {
             let through = work.through();
-            let outcome = work.write_snapshot(&disk, manifest, &voters).map_err(|error| error.to_string());
+            let outcome = work.write_snapshot(&disk, manifest, &voters);
             // A replica that is gone reads its snapshot anew.
             let _ = reply.cast(ReplicaMessage::SnapshotWritten { through, outcome });
         };

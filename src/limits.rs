@@ -221,6 +221,8 @@ pub const WAL_RESERVE_OP_BYTES_MAX: u64 = 4 * KIB as u64;
 pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
 /// Head bytes of all shards of a node, raw; past it the fullest is sealed.
 pub const HEAD_BYTES_MAX: usize = 128 * MIB;
+/// The wait before a seal that a full disk refused is tried again.
+pub const SEAL_RETRY: Duration = Duration::from_secs(5);
 /// Age, in shard time, at which a head is sealed although small.
 pub const HEAD_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
 /// Raw bytes of one sealed block.

@@ -172,7 +172,9 @@ async fn a_native_batch_is_stored_whole_or_not_at_all_unless_asked() {
     let body = format!("{}\n{{\"timestamp\":\n{}\n", line("one"), line("two"));
     let answer = world.post(1, RECORDS, NDJSON, body.clone()).await;
     expect("a bad line", &answer, 400);
-    assert!(answer.text().contains("line 2") && answer.text().contains("column"), "{}", answer.text());
+    let refused: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(refused["refused"][0]["line"], 2, "{refused}");
+    assert!(refused["refused"][0]["column"].is_u64(), "{refused}");
     assert_eq!(world.query(1, r#"{service_name="native"}"#).await, Vec::<String>::new());
     world.post(1, &format!("{RECORDS}?partial=true"), NDJSON, body).await;
     assert_eq!(world.query(1, r#"{service_name="native"}"#).await, ["one", "two"]);

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use millpond_actors::input::{self, Generator, Line};
 use millpond_actors::load::Client;
 use millpond_actors::local::{LocalCluster, Plan, wait_ready};
-use millpond_actors::observe::{self, ShardView, Source};
+use millpond_actors::observe::{self, ObserveError, ShardView, Source};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -313,10 +313,13 @@ async fn read_back(traffic: &Traffic, client: &Client, cluster: &LocalCluster, k
             });
             match read.await {
                 Ok(_) => break,
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(error).with_context(|| format!("reading shard {shard}"));
+                Err(error) => {
+                    let refused = matches!(&error, ObserveError::Status { status, .. } if status.is_client_error());
+                    if refused || Instant::now() >= deadline {
+                        return Err(error).with_context(|| format!("reading shard {shard}"));
+                    }
+                    next = seen;
                 }
-                Err(_) => next = seen,
             }
             sleep(Duration::from_millis(100)).await;
         }

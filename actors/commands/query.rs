@@ -172,7 +172,9 @@ async fn ask(args: &Args) -> Result<bytes::Bytes> {
         let flags = [("x-loki-response-encoding-flags", "categorize-labels")];
         match client.request(Method::GET, &url, &flags, bytes::Bytes::new()).await {
             Ok(answer) if answer.status.is_success() => return Ok(answer.body),
-            Ok(answer) if answer.status.is_client_error() => bail!("{}", answer.text()),
+            Ok(answer) if answer.status.is_client_error() => {
+                bail!("{node}: {}: {}", answer.status, answer.text());
+            }
             Ok(answer) => last = Some(anyhow::anyhow!("{node}: {}: {}", answer.status, answer.text())),
             Err(error) => last = Some(error.into()),
         }

@@ -27,7 +27,7 @@ use crate::board::{Board, Phase, Room, Standing};
 use crate::env::{Env, Lane};
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
-use crate::machine::{Machine, Written};
+use crate::machine::{Machine, MachineError, Written};
 use crate::metrics::Metrics;
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
@@ -88,14 +88,14 @@ pub enum ReplicaMessage {
         /// The index of its `Seal` entry.
         through: Index,
         /// What was written, or why not.
-        outcome: Result<Written, String>,
+        outcome: Result<Written, MachineError>,
     },
     /// The snapshotter is done with the oldest seal.
     SnapshotWritten {
         /// The index the snapshot is of.
         through: Index,
         /// Nothing, or why not.
-        outcome: Result<(), String>,
+        outcome: Result<(), MachineError>,
     },
     /// Hand leadership to a node.
     Transfer(NodeId),
@@ -130,6 +130,8 @@ pub struct ReplicaArguments {
     pub voters: Vec<ReplicaId>,
     /// Those that only follow.
     pub learners: Vec<ReplicaId>,
+    /// Whether it stands for election at once where nobody led yet, so that leaders are spread from the start.
+    pub leads_first: bool,
     /// The age at which a head is sealed although small.
     pub head_age_max: Duration,
     /// Its sealer; the metadata group has none.
@@ -306,6 +308,10 @@ impl ReplicaState {
 
     fn tick(&mut self) -> Result<(), ActorError> {
         self.seal_by_age()?;
+        if self.arguments.leads_first && self.core.as_ref().is_some_and(is_untouched) {
+            // The others may not run yet and then do not hear it: asked again with the next tick.
+            self.advance(Event::Campaign)?;
+        }
         self.advance(Event::Tick)?;
         self.publish();
         Ok(())
@@ -362,6 +368,11 @@ impl ReplicaState {
         let leader = self.core.as_ref()?.leader()?;
         self.arguments.peers.get(&leader).copied()
     }
+}
+
+/// A group in which nobody has led yet.
+fn is_untouched(core: &Core) -> bool {
+    core.last_index() == Index(0) && core.leader().is_none()
 }
 
 impl ReplicaArguments {

@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use millpond::class::Class;
 use millpond::consensus::{Event, Role};
 use millpond::id::Index;
+use millpond::limits;
 
-use super::ReplicaState;
+use super::{ReplicaMessage, ReplicaState};
 use crate::append::AppendReply;
-use crate::machine::{SealWork, Written};
+use crate::machine::{MachineError, SealWork, Written};
 use crate::sealer::SealerMessage;
 use crate::snapshotter::SnapshotterMessage;
 use crate::supervision::ActorError;
@@ -64,25 +66,45 @@ impl ReplicaState {
     pub(super) fn segment_written(
         &mut self,
         through: Index,
-        outcome: Result<Written, String>,
+        outcome: Result<Written, MachineError>,
     ) -> Result<(), ActorError> {
         let Some(seal) = self.seals.front_mut().filter(|seal| seal.work.through() == through) else { return Ok(()) };
-        seal.written = Some(outcome.map_err(|error| format!("sealing through {through} failed: {error}"))?);
+        match outcome {
+            Ok(written) => seal.written = Some(written),
+            Err(error) => return self.seal_failed(through, error),
+        }
         self.carry_on_sealing();
         Ok(())
     }
 
-    pub(super) fn snapshot_written(&mut self, through: Index, outcome: Result<(), String>) -> Result<(), ActorError> {
+    pub(super) fn snapshot_written(
+        &mut self,
+        through: Index,
+        outcome: Result<(), MachineError>,
+    ) -> Result<(), ActorError> {
         if self.seals.front().is_none_or(|seal| seal.work.through() != through) {
             return Ok(());
         }
-        outcome.map_err(|error| format!("the snapshot through {through} failed: {error}"))?;
+        if let Err(error) = outcome {
+            return self.seal_failed(through, error);
+        }
         let seal = self.seals.pop_front().expect("looked at above");
         let machine = self.machine.as_mut().expect("a seal was applied");
         machine.register(&seal.work, seal.written);
         self.trim(through, seal.work.hold())?;
         self.carry_on_sealing();
         self.publish();
+        Ok(())
+    }
+
+    /// What a full disk refuses is tried again; nothing was let go of yet. Anything else ends this life: the next one
+    /// builds its head anew from the log.
+    fn seal_failed(&self, through: Index, error: MachineError) -> Result<(), ActorError> {
+        if error.class() != Class::Retry {
+            return Err(format!("sealing through {through} failed: {error}").into());
+        }
+        tracing::warn!(shard = %self.arguments.shard, index = through.0, %error, "sealing is tried again");
+        drop(self.myself.cast_after(limits::SEAL_RETRY, ReplicaMessage::CarryOnSealing));
         Ok(())
     }
 

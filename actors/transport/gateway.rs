@@ -58,14 +58,9 @@ impl ractor::Message for GatewayMessage {
 pub(super) struct GatewayActor;
 
 impl GatewayActor {
-    pub(super) fn spawn(
-        links: Links,
-        supervisor: ActorCell,
-    ) -> impl Future<Output = Result<ActorCell, SpawnErr>> + Send + 'static {
-        async move {
-            let (gateway, _ends) = Actor::spawn_linked(None, Self, links, supervisor).await?;
-            Ok(gateway.get_cell())
-        }
+    pub(super) async fn spawn(links: Links, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+        let (gateway, _ends) = Actor::spawn_linked(None, Self, links, supervisor).await?;
+        Ok(gateway.get_cell())
     }
 }
 

@@ -33,7 +33,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use millpond::id::{Boot, NodeId};
 use ractor::ActorRef;
 use ractor_cluster::{NodeServerMessage, NodeSessionMessage};
-use tracing::level_filters::LevelFilter;
 
 use crate::env::{Frame, PeerLink, Random};
 use crate::links::{Links, SUPERVISOR};
@@ -43,10 +42,6 @@ use crate::tree::TreeHandle;
 use connector::{ConnectorActor, ConnectorArguments, ConnectorMessage};
 use gateway::{GatewayActor, GatewayMessage};
 use sessions::{SessionsActor, SessionsArguments};
-
-/// The targets that must never log below this level: `ractor_cluster` formats every payload into its debug events.
-pub const LOG_CEILINGS: [(&str, LevelFilter); 2] =
-    [("ractor_cluster", LevelFilter::INFO), ("ractor", LevelFilter::INFO)];
 
 /// Where a node is reached and whom it knows.
 #[derive(Clone, Debug)]

@@ -90,14 +90,9 @@ pub(super) struct SessionsState {
 }
 
 impl SessionsActor {
-    pub(super) fn spawn(
-        arguments: SessionsArguments,
-        supervisor: ActorCell,
-    ) -> impl Future<Output = Result<ActorCell, SpawnErr>> + Send + 'static {
-        async move {
-            let (sessions, _ends) = Actor::spawn_linked(None, Self, arguments, supervisor).await?;
-            Ok(sessions.get_cell())
-        }
+    pub(super) async fn spawn(arguments: SessionsArguments, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+        let (sessions, _ends) = Actor::spawn_linked(None, Self, arguments, supervisor).await?;
+        Ok(sessions.get_cell())
     }
 }
 

@@ -405,24 +405,3 @@ fn nodes_of_other_clusters_and_with_other_cookies_stay_apart_and_say_why() {
     assert!(why("other", "cookie").contains("cluster of another name"));
     assert!(why("test", "other").contains("cookie"));
 }
-
-/// Not a test: `cargo test -- --ignored --nocapture bulk_between_two_processes` prints what a link costs.
-#[test]
-#[ignore = "a measurement"]
-fn bulk_between_two_processes() {
-    let addresses = addresses(2);
-    let (mut one, mut two) = pair(&addresses);
-    println!("idle link: {} ms of CPU in 5 s", one.ask_number("idle 5"));
-    let before = one.ask_number("cpu") + two.ask_number("cpu");
-    let began = Instant::now();
-    one.tell("bulk 2");
-    two.wait_for_bytes(1_900_000_000, Duration::from_secs(120));
-    let (elapsed, received) = (began.elapsed(), two.ask_number("received"));
-    let cpu = one.ask_number("cpu") + two.ask_number("cpu") - before;
-    println!(
-        "{} MB/s, {} ms of CPU per GB",
-        received / elapsed.as_millis() as u64 / 1_000,
-        cpu * 1_000_000_000 / received
-    );
-    println!("{}", one.ask("reports", "reports"));
-}

@@ -1,6 +1,7 @@
 //! The HTTP listener and its routes.
 
 pub mod connection;
+pub mod head;
 pub mod intake;
 pub mod json;
 pub mod ops;
