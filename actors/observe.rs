@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use crate::load::{Client, LoadError};
 
-/// Records that one page asks for.
-pub const PAGE_RECORDS: u64 = 5_000;
+/// Records that one page asks for. A node reads whole blocks for a page, so that many small pages cost it dearly.
+pub const PAGE_RECORDS: u64 = 20_000;
 
 /// What can go wrong when a cluster is looked at.
 #[derive(Debug, Error)]

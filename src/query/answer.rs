@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::ser::{SerializeStruct as _, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::merge::{Answer, AnswerRecord, Outcome};
@@ -168,22 +170,47 @@ pub fn tail_frame(records: &[AnswerRecord], encoding: Encoding) -> String {
     frame.to_string()
 }
 
-fn by_offset(record: &AnswerRecord) -> Value {
-    json!({
-        "offset": record.offset,
-        "timestamp": record.timestamp,
-        "tenant": &*record.tenant,
-        "labels": labels(&record.labels),
-        "line": record.line,
-        "metadata": object(record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
-    })
+/// Pairs as a JSON object, in their order.
+struct Object<I>(I);
+
+impl<'a, I: Iterator<Item = (&'a str, &'a str)> + Clone> Serialize for Object<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.clone())
+    }
+}
+
+/// One record by offset, written without a tree of JSON values: whole shards are read this way.
+struct ByOffset<'a>(&'a AnswerRecord);
+
+impl Serialize for ByOffset<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let AnswerRecord { offset, timestamp, tenant, labels, line, metadata, .. } = self.0;
+        let mut fields = serializer.serialize_struct("record", 6)?;
+        fields.serialize_field("offset", offset)?;
+        fields.serialize_field("timestamp", timestamp)?;
+        fields.serialize_field("tenant", &**tenant)?;
+        fields.serialize_field("labels", &Object(labels.iter()))?;
+        fields.serialize_field("line", line)?;
+        let metadata = metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        fields.serialize_field("metadata", &Object(metadata))?;
+        fields.end()
+    }
+}
+
+/// A page of a shard.
+#[derive(Serialize)]
+struct Page<'a> {
+    shard: u32,
+    next: u64,
+    end: u64,
+    records: Vec<ByOffset<'a>>,
 }
 
 /// Records by offset as one JSON object a line.
 pub fn offsets_ndjson(records: &[AnswerRecord]) -> Vec<u8> {
     let mut lines = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut lines, &by_offset(record)).expect("a JSON value into memory");
+        serde_json::to_writer(&mut lines, &ByOffset(record)).expect("texts and numbers into memory");
         lines.push(b'\n');
     }
     lines
@@ -191,8 +218,8 @@ pub fn offsets_ndjson(records: &[AnswerRecord]) -> Vec<u8> {
 
 /// Records by offset as one JSON object: `next` is where to go on, `end` the first offset not given out.
 pub fn offsets_json(shard: ShardId, records: &[AnswerRecord], next: u64, end: u64) -> Vec<u8> {
-    let records: Value = records.iter().map(by_offset).collect();
-    json!({ "shard": shard.0, "next": next, "end": end, "records": records }).to_string().into_bytes()
+    let page = Page { shard: shard.0, next, end, records: records.iter().map(ByOffset).collect() };
+    serde_json::to_vec(&page).expect("texts and numbers into memory")
 }
 
 #[cfg(test)]

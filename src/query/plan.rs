@@ -286,6 +286,9 @@ impl Query {
 
     /// What names, values or series there are; each text of `selectors` is a stream selector.
     pub fn streams(want: StreamsWant, selectors: &[&str], start: i64, end: i64) -> Result<Self, QueryError> {
+        if end < start {
+            return Err(parameter("end", end, "a time not before start"));
+        }
         let selectors = selectors.iter().map(|text| parser::parse_selector(text)).collect::<Result<_, _>>()?;
         Ok(Self::Streams(StreamsQuery { want, selectors, start, end }))
     }
@@ -330,5 +333,75 @@ impl MetricQuery {
             });
         });
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str, parameters: RangeParameters) -> Result<Query, QueryError> {
+        Query::range(text, parameters)
+    }
+
+    fn points(query: Query) -> Points {
+        let Query::Metric(MetricQuery { points, .. }) = query else { panic!("a metric query") };
+        points
+    }
+
+    #[test]
+    fn points_stand_a_step_apart_and_are_bounded() {
+        let parameters = RangeParameters { start: 0, end: 3_600 * SECOND, ..RangeParameters::default() };
+        let rate = "rate({a=\"b\"}[1m])";
+        assert_eq!(points(range(rate, parameters).unwrap()), Points { start: 0, step: 14 * SECOND, count: 258 });
+        let minute = RangeParameters { step: Some(60 * SECOND), ..parameters };
+        let found = points(range(rate, minute).unwrap());
+        assert_eq!((found.count, found.end()), (61, 3_600 * SECOND));
+        let fine = RangeParameters { step: Some(SECOND / 10), ..parameters };
+        assert!(matches!(range(rate, fine), Err(QueryError::TooManyPoints { points: 36_001, .. })));
+        let wide = RangeParameters { start: i64::MIN, end: i64::MAX, ..parameters };
+        assert!(matches!(range(rate, wide), Err(QueryError::Parameter { .. })));
+    }
+
+    #[test]
+    fn limits_and_ranges_are_judged() {
+        let logs = |limit, end| range("{a=\"b\"}", RangeParameters { limit, end, ..RangeParameters::default() });
+        assert!(matches!(logs(None, 1), Ok(Query::Logs(LogQuery { limit: 100, .. }))));
+        assert!(matches!(logs(Some(5_001), 1), Err(QueryError::TooManyRecords { limit: 5_001, .. })));
+        assert!(logs(Some(0), 1).is_err() && logs(None, -1).is_err());
+        assert_eq!(Query::instant("{a=\"b\"}", 0), Err(QueryError::LogsAtInstant));
+        assert!(Query::streams(StreamsWant::Names, &[], 1, 0).is_err());
+    }
+
+    #[test]
+    fn only_a_sum_right_above_is_done_by_the_shards() {
+        let grouping = |text: &str| match Query::instant(text, 0).unwrap().requests("t").remove(0).want {
+            Want::Counts(count) => count.grouping,
+            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("a count"),
+        };
+        let range = "count_over_time({a=\"b\"}[1m])";
+        assert_eq!(grouping(&format!("sum by (x) ({range})")), Some(Grouping::By(vec!["x".into()])));
+        assert_eq!(grouping(&format!("max(sum without (x) ({range}))")), Some(Grouping::Without(vec!["x".into()])));
+        for whole in ["max by (x) (RANGE)", "count(RANGE)", "sum(avg(RANGE))", "sum(RANGE + 1)", "RANGE"] {
+            assert_eq!(grouping(&whole.replace("RANGE", range)), None, "{whole}");
+        }
+        let five = [range; 5].join(" + ");
+        assert!(Query::instant(&five, 0).is_err());
+    }
+
+    #[test]
+    fn a_request_with_points_out_of_range_is_refused() {
+        let mut request = Query::instant("rate({a=\"b\"}[1m])", 0).unwrap().requests("t").remove(0);
+        assert_eq!(ShardRequest::decode(&request.encode()).unwrap(), request);
+        for points in [
+            Points { start: 0, step: 0, count: 1 },
+            Points { start: 0, step: 1, count: 0 },
+            Points { start: i64::MAX, step: 1, count: 2 },
+            Points { start: 0, step: 1, count: u32::MAX },
+        ] {
+            let Want::Counts(count) = &mut request.want else { panic!("a count") };
+            count.points = points;
+            assert!(ShardRequest::decode(&request.encode()).is_err(), "{points:?}");
+        }
     }
 }
