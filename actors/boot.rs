@@ -192,7 +192,7 @@ async fn start(
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let ingesters = (0..workers).map(|k| site.tree.seat(&format!("ingester-{k}"), Some("ingest"))).collect();
     let gate = Gate::new(in_flight, ingesters, site.board.clone());
-    let queries = QueryGate::new(&site);
+    let queries = QueryGate::new(&site, workers);
     let inbound = Arc::new(Reception::new(site.clone(), metadata.clone(), greeting.subscribe(), queries.clone()));
     let closing = watch::Sender::new(false);
     let arguments = NodeArguments {

@@ -7,6 +7,8 @@ mod peer;
 mod querier;
 mod reader;
 mod tails;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -72,11 +74,11 @@ pub struct QueryGate {
 type Permit = OwnedSemaphorePermit;
 
 impl QueryGate {
-    /// A gate whose queriers have their seats in the tree and do not run yet.
-    pub fn new(site: &Site) -> Self {
+    /// A gate whose queriers have their seats in the tree and do not run yet. Scans run on at most `workers` threads.
+    pub fn new(site: &Site, workers: usize) -> Self {
         let seat = |number| site.tree.seat(&format!("querier-{number}"), Some(SUPERVISOR));
         Self {
-            reader: Reader::new(site.clone()),
+            reader: Reader::new(site.clone(), workers),
             queriers: (0..limits::QUERIERS).map(seat).collect(),
             tickets: Arc::default(),
             running: Arc::new(Semaphore::new(limits::QUERIES_RUNNING_MAX)),

@@ -73,8 +73,8 @@ impl Drop for Stop {
 }
 
 impl Reader {
-    pub(super) fn new(site: Site) -> Self {
-        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    /// A reader that has at most so many turns on worker threads at once.
+    pub(super) fn new(site: Site, workers: usize) -> Self {
         Self { site, turns: Arc::new(Semaphore::new(workers)) }
     }
 

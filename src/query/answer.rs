@@ -52,27 +52,46 @@ fn sample(time: i64, value: f64) -> Value {
     json!([seconds(time), number(value)])
 }
 
-fn streams<'a>(records: impl Iterator<Item = &'a AnswerRecord>, encoding: Encoding) -> Value {
-    let mut streams: BTreeMap<Labels, Vec<Value>> = BTreeMap::new();
-    for record in records {
-        let metadata = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let time = record.timestamp.to_string();
-        match encoding {
-            Encoding::Folded => {
-                let stream =
-                    if record.metadata.is_empty() { record.labels.clone() } else { folded(&record.labels, metadata) };
-                streams.entry(stream).or_default().push(json!([time, record.line]));
+/// The stream that a record is shown in, and the value it is shown as.
+fn shown(record: &AnswerRecord, encoding: Encoding) -> (Labels, Value) {
+    let metadata = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let time = record.timestamp.to_string();
+    match encoding {
+        Encoding::Folded if record.metadata.is_empty() => (record.labels.clone(), json!([time, record.line])),
+        Encoding::Folded => (folded(&record.labels, metadata), json!([time, record.line])),
+        Encoding::Categorized => {
+            let mut beside = Map::new();
+            if !record.metadata.is_empty() {
+                beside.insert("structuredMetadata".to_owned(), object(metadata));
             }
-            Encoding::Categorized => {
-                let mut beside = Map::new();
-                if !record.metadata.is_empty() {
-                    beside.insert("structuredMetadata".to_owned(), object(metadata));
-                }
-                streams.entry(record.labels.clone()).or_default().push(json!([time, record.line, beside]));
-            }
+            (record.labels.clone(), json!([time, record.line, beside]))
         }
     }
-    streams.into_iter().map(|(stream, values)| json!({ "stream": labels(&stream), "values": values })).collect()
+}
+
+fn stream((stream, values): (Labels, Vec<Value>)) -> Value {
+    json!({ "stream": labels(&stream), "values": values })
+}
+
+/// Each stream once, sorted by labels.
+fn streams(records: &[AnswerRecord], encoding: Encoding) -> Value {
+    let mut streams: BTreeMap<Labels, Vec<Value>> = BTreeMap::new();
+    for (stream, value) in records.iter().map(|record| shown(record, encoding)) {
+        streams.entry(stream).or_default().push(value);
+    }
+    streams.into_iter().map(stream).collect()
+}
+
+/// A stream for each run of its records, so that all records together keep their order.
+fn runs(records: &[AnswerRecord], encoding: Encoding) -> Value {
+    let mut runs: Vec<(Labels, Vec<Value>)> = Vec::new();
+    for (stream, value) in records.iter().map(|record| shown(record, encoding)) {
+        match runs.last_mut() {
+            Some((last, values)) if *last == stream => values.push(value),
+            Some(_) | None => runs.push((stream, vec![value])),
+        }
+    }
+    runs.into_iter().map(stream).collect()
 }
 
 fn stats(seen: Seen, returned: usize, took: Duration) -> Value {
@@ -114,7 +133,7 @@ impl Answer {
         let (kind, result, returned) = match &self.outcome {
             Outcome::Texts(texts) => return texts.iter().map(String::as_str).collect(),
             Outcome::Series(series) => return series.iter().map(labels).collect(),
-            Outcome::Records(records) => ("streams", streams(records.iter(), encoding), records.len()),
+            Outcome::Records(records) => ("streams", streams(records, encoding), records.len()),
             Outcome::Matrix(points, series) => {
                 let values = |points_of: &[(u32, f64)]| {
                     points_of.iter().map(|(point, value)| sample(points.at(*point), *value)).collect::<Value>()
@@ -140,9 +159,9 @@ impl Answer {
     }
 }
 
-/// One frame of a tail.
+/// One frame of a tail: the records in their order.
 pub fn tail_frame(records: &[AnswerRecord], encoding: Encoding) -> String {
-    let mut frame = json!({ "streams": streams(records.iter(), encoding), "dropped_entries": [] });
+    let mut frame = json!({ "streams": runs(records, encoding), "dropped_entries": [] });
     if encoding == Encoding::Categorized {
         frame["encodingFlags"] = json!(["categorize-labels"]);
     }
@@ -252,6 +271,17 @@ mod tests {
         assert_eq!(json["data"], json!(["app"]));
         assert_eq!(json["partial"], true);
         assert_eq!(json["warnings"], json!(["partial result: shard-5 is missing: no leader"]));
+    }
+
+    #[test]
+    fn a_tail_frame_keeps_the_order_of_its_records() {
+        let level = |level| [("detected_level", level)];
+        let records = [record(1, "a", &level("warn")), record(2, "b", &level("error")), record(3, "c", &level("warn"))];
+        let frame = parsed(tail_frame(&records, Encoding::Folded).as_bytes());
+        let lines: Vec<&Value> = frame["streams"].as_array().unwrap().iter().map(|run| &run["values"][0][1]).collect();
+        assert_eq!(lines, ["a", "b", "c"]);
+        let frame = parsed(tail_frame(&records, Encoding::Categorized).as_bytes());
+        assert_eq!(frame["streams"].as_array().unwrap().len(), 1);
     }
 
     #[test]
