@@ -5,8 +5,6 @@
 //!
 //! On the wire a frame is a cast with the header as its metadata and the payload as its argument, both moved.
 
-use std::future::Future;
-
 use bytes::Bytes;
 use ractor::message::{BoxedDowncastErr, SerializedMessage};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};

@@ -8,7 +8,6 @@
 //! The first two must agree here; the link holds the third against itself.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

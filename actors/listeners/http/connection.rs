@@ -28,7 +28,7 @@ pub async fn serve(stream: TcpStream, routes: Router, mut closing: watch::Receiv
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_TIMEOUT)
-        .max_buf_size(limits::HEADER_BYTES_MAX)
+        .max_buf_size(2 * limits::HEADER_BYTES_MAX)
         .serve_connection(io, TowerToHyperService::new(routes))
         .with_upgrades();
     tokio::pin!(connection);

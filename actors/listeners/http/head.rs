@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use millpond::limits;
 
-/// Refuses an address that is too long; what is too long in all hyper refuses before with 431.
+/// Refuses an address or headers that are too long; what is far too long hyper refuses before, with 431.
 pub async fn check(request: Request, next: Next) -> Response {
     let uri = request.uri();
     let length = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
@@ -14,6 +14,12 @@ pub async fn check(request: Request, next: Next) -> Response {
         let most = limits::URI_BYTES_MAX;
         return (StatusCode::URI_TOO_LONG, format!("the address has {length} bytes, {most} are allowed\n"))
             .into_response();
+    }
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers > limits::HEADER_BYTES_MAX {
+        let most = limits::HEADER_BYTES_MAX;
+        let why = format!("the headers have {headers} bytes, {most} are allowed\n");
+        return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why).into_response();
     }
     next.run(request).await
 }
