@@ -179,12 +179,20 @@ impl Reader {
         let _ = timeout(limits::TAIL_WAIT, ready).await;
     }
 
-    /// Reads the replica of this node as far as it has applied.
+    /// Reads the replica of this node as far as it has applied; where it leads, with everything acknowledged before: a
+    /// leader that has just started has not applied yet what its log holds.
     pub(super) async fn read_local(&self, shard: ShardId, request: &Arc<ShardRequest>) -> Result<Partial, QueryError> {
-        self.read_applied(shard, request, 0).await.map_err(|refusal| match refusal {
-            Refusal::Failed { error, .. } => error,
-            Refusal::NotNow(why) => QueryError::Unavailable { shard, why },
-        })
+        if self.site.board.leader(shard) == Some(self.site.env.node)
+            && let Ok(view) = self.view(shard, true).await
+        {
+            return self.scan(view, request).await.map_err(|refusal| refusal.error(shard));
+        }
+        self.read_here(shard, request).await
+    }
+
+    /// Reads the replica of this node as far as it has applied.
+    pub(super) async fn read_here(&self, shard: ShardId, request: &Arc<ShardRequest>) -> Result<Partial, QueryError> {
+        self.read_applied(shard, request, 0).await.map_err(|refusal| refusal.error(shard))
     }
 
     /// Reads the replica of this node once it has applied everything before an offset.
@@ -328,6 +336,13 @@ impl Reader {
 }
 
 impl Refusal {
+    fn error(self, shard: ShardId) -> QueryError {
+        match self {
+            Self::Failed { error, .. } => error,
+            Self::NotNow(why) => QueryError::Unavailable { shard, why },
+        }
+    }
+
     pub(super) fn encode(&self) -> bytes::Bytes {
         rmp_serde::to_vec(self).expect("plain data always encodes").into()
     }

@@ -197,7 +197,7 @@ impl Follower {
             if !self.applied_more().await {
                 return Ok(Vec::new());
             }
-            match self.reader.read_local(self.shard, &request).await {
+            match self.reader.read_here(self.shard, &request).await {
                 // A damaged copy here says nothing about the others.
                 Err(QueryError::Damaged { .. }) => self.reader.read(self.shard, &request, deadline).await?,
                 read => read?,
