@@ -97,6 +97,8 @@ pub const UNAVAILABLE_AFTER: Duration = Duration::from_millis(1_900);
 
 /// One tick of every replica's logical clock.
 pub const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two publications of how a quiet replica stands.
+pub const PUBLISH_TICKS: u64 = 10;
 /// Ticks between a leader's heartbeats.
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Least ticks without a leader before a replica campaigns; the draw is in `[ELECTION_TICKS, 2 * ELECTION_TICKS)`.
