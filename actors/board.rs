@@ -4,6 +4,7 @@
 //! The board holds the latest value only and decides nothing. Each seat is a `watch` channel, so that a reader sees a
 //! whole value and can wait for a change; nobody waits for a reader.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Standing {
     pub next_offset: Offset,
     /// Raw bytes of applied records that are in no registered segment.
     pub head_bytes: u64,
+    /// Of them those that no seal has cut yet.
+    pub unsealed_bytes: u64,
     /// Registered segments.
     pub segments: usize,
     /// The other replicas, where this one leads.
@@ -102,6 +105,7 @@ impl Standing {
             appended: Index(0),
             next_offset: Offset(0),
             head_bytes: 0,
+            unsealed_bytes: 0,
             segments: 0,
             followers: Vec::new(),
         }
@@ -135,6 +139,8 @@ pub struct Board {
     metadata: Arc<watch::Sender<Seat>>,
     cluster: Arc<watch::Sender<Arc<Cluster>>>,
     room: Arc<watch::Sender<Room>>,
+    leading: Arc<watch::Sender<bool>>,
+    unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
 }
 
 impl Board {
@@ -150,6 +156,8 @@ impl Board {
             metadata: Arc::new(seat(ShardId::METADATA)),
             cluster: Arc::new(watch::Sender::new(Arc::new(Cluster::default()))),
             room: Arc::new(watch::Sender::new(Room::Ample)),
+            leading: Arc::new(watch::Sender::new(true)),
+            unfit: Arc::default(),
         }
     }
 
@@ -178,6 +186,11 @@ impl Board {
         self.seat(shard)?.borrow().standing.leader
     }
 
+    /// Raw bytes in the heads of all shards here.
+    pub fn head_bytes(&self) -> u64 {
+        self.seats.iter().map(|seat| seat.borrow().standing.head_bytes).sum()
+    }
+
     /// How all shards stand here, the metadata group left out, by number.
     pub fn standings(&self) -> Vec<Standing> {
         self.seats.iter().map(|seat| seat.borrow().standing.clone()).collect()
@@ -191,6 +204,26 @@ impl Board {
     /// Room on the disk.
     pub fn room(&self) -> &watch::Sender<Room> {
         &self.room
+    }
+
+    /// Whether this node may lead: it has room on its disk and is not about to stop.
+    pub fn is_fit(&self) -> bool {
+        *self.leading.borrow() && *self.room.borrow() == Room::Ample
+    }
+
+    /// This node is about to stop and leads nothing any more.
+    pub fn leave(&self) {
+        self.leading.send_replace(false);
+    }
+
+    /// What a peer says of whether it may lead.
+    pub fn heard(&self, peer: NodeId, fit: bool) {
+        self.unfit.send_if_modified(|unfit| if fit { unfit.remove(&peer) } else { unfit.insert(peer) });
+    }
+
+    /// Whether a peer may lead, as it last said.
+    pub fn is_peer_fit(&self, peer: NodeId) -> bool {
+        !self.unfit.borrow().contains(&peer)
     }
 
     /// Whether every shard is served: it has a leader that this node knows, and the replicas here have caught up with

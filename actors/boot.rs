@@ -30,9 +30,9 @@ use crate::listeners::http::intake::IntakeState;
 use crate::metadata::{self, Greeting, StoredIdentity};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeArguments, ROOT};
+use crate::placer::leave_leadership;
 use crate::production::{MachineClock, MachineEnd, MachineRandom, MachineThreads, NoPeers};
 use crate::query::QueryGate;
-use crate::replica::ReplicaMessage;
 use crate::site::Site;
 use crate::supervision::{ActorError, Outcome, Root, spawn_root};
 use crate::survey::survey;
@@ -104,19 +104,11 @@ impl Running {
         self.root.outcome().await
     }
 
-    /// Asks every replica that leads to let another node lead, and waits a moment for it.
+    /// Lets others lead, and waits a moment for it.
     async fn hand_over(&self) {
-        let node = self.site.env.node;
-        let led = || self.site.board.standings().into_iter().filter(|standing| standing.leader == Some(node));
-        for standing in led() {
-            let active = standing.followers.iter().filter(|follower| follower.active && !follower.needs_snapshot);
-            let Some(to) = active.max_by_key(|follower| follower.matched) else { continue };
-            if let Some(replica) = self.site.board.replica(standing.shard) {
-                let _ = replica.cast(ReplicaMessage::Transfer(to.node));
-            }
-        }
+        self.site.board.leave();
         let handed = async {
-            while led().any(|standing| !standing.followers.is_empty()) {
+            while leave_leadership(&self.site) {
                 tokio::time::sleep(limits::HAND_OVER_POLL).await;
             }
         };

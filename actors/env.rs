@@ -73,6 +73,22 @@ pub enum End {
     Store = 76,
 }
 
+/// Calls `then` when it is dropped by a panic: work on a worker thread has no supervisor, and who waits for it would
+/// hear nothing.
+pub fn on_panic(then: impl FnOnce()) -> impl Drop {
+    struct OnPanic<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for OnPanic<F> {
+        fn drop(&mut self) {
+            if std::thread::panicking()
+                && let Some(then) = self.0.take()
+            {
+                then();
+            }
+        }
+    }
+    OnPanic(Some(then))
+}
+
 /// Everything an actor may reach outside the actor system. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Env {

@@ -42,6 +42,10 @@ impl Reception {
             return;
         }
         let shard = ShardId(body.get_u32_le());
+        if shard == ShardId::METADATA {
+            answer.send(Err(Fault::application(Bytes::from_static(b"the metadata group takes no records"))));
+            return;
+        }
         // Dropped where no such replica runs here, the reply says that the outcome is unknown.
         let reply = AppendReply::peer(answer);
         if let Some(replica) = self.site.board.replica(shard) {
@@ -69,7 +73,8 @@ impl Inbound for Reception {
 
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
         let greeting = self.greeting.borrow().clone();
-        let hello = greeting.read(from_claimed, &hello)?;
+        let (hello, fit) = greeting.read(from_claimed, &hello)?;
+        self.site.board.heard(from_claimed, fit);
         let verdict = greeting.judge(&hello);
         // The metadata actor restarts with what the next hello, a second later, tells it.
         let _ = self.metadata.cast(MetadataMessage::Greeted(hello));
@@ -77,7 +82,7 @@ impl Inbound for Reception {
     }
 
     fn our_hello(&self) -> Bytes {
-        self.greeting.borrow().ours()
+        self.greeting.borrow().ours(self.site.board.is_fit())
     }
 
     fn changed(&self, peer: NodeId, state: PeerState) {

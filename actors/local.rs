@@ -175,7 +175,8 @@ pub struct LocalNode {
     pub wrapper: Vec<OsString>,
     executable: PathBuf,
     arguments: Vec<OsString>,
-    log: PathBuf,
+    /// Where its output goes.
+    pub log: PathBuf,
     child: Option<Child>,
 }
 

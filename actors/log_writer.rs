@@ -323,7 +323,12 @@ fn commit(wal: &mut Wal, messages: Vec<LogWriterMessage>) -> Result<Group, Stora
                 }
             }
             LogWriterMessage::Trim { shard, replica, through } => {
-                wal.append(shard, replica, LogOp::Trim { through })?;
+                match wal.append(shard, replica, LogOp::Trim { through }) {
+                    Err(StorageError::Full { .. }) => {
+                        group.deferred.push(LogWriterMessage::Trim { shard, replica, through });
+                    }
+                    outcome => outcome?,
+                }
             }
             LogWriterMessage::Open { shard, replica, incarnation, reply } => {
                 group.bytes += wal.flush()?.bytes;

@@ -224,6 +224,14 @@ impl Machine {
         }
     }
 
+    /// Of them those that no seal has cut yet.
+    pub fn unsealed_bytes(&self) -> u64 {
+        match self {
+            Self::Shard(machine) => machine.shard.unsealed_bytes(),
+            Self::Metadata(_) => 0,
+        }
+    }
+
     /// Registered segments.
     pub fn segments(&self) -> usize {
         match self {
@@ -308,16 +316,22 @@ impl Machine {
 impl ShardMachine {
     fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<Self, MachineError> {
         let latest = snapshot::latest(&**disk, shard)?;
+        // A damaged snapshot may name segments that no other does: nothing is cleared away before it is repaired.
+        let whole = latest.damaged.is_empty();
         for (index, error) in latest.damaged {
             tracing::warn!(%shard, index = index.0, %error, "a snapshot is damaged and left aside");
         }
         let Some(stored) = latest.newest else {
-            segment::remove_unregistered(&**disk, shard, &[])?;
+            if whole {
+                segment::remove_unregistered(&**disk, shard, &[])?;
+            }
             let shard = Shard::new(shard, ShardOptions::default());
             return Ok(Self { shard, segments: Vec::new(), sealed: Index(0) });
         };
         let snapshot = stored.snapshot;
-        segment::remove_unregistered(&**disk, shard, &snapshot.segments)?;
+        if whole {
+            segment::remove_unregistered(&**disk, shard, &snapshot.segments)?;
+        }
         let open = |meta| Segment::open(&**disk, shard, meta).map(Arc::new);
         let segments = snapshot.segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let sealed = snapshot.position.index;

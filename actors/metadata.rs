@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::append::AppendReply;
-use crate::env::{End, Lane};
+use crate::env::{End, Lane, on_panic};
 use crate::replica::ReplicaMessage;
 use crate::shards::{Group, replica_spec, snapshotter_spec};
 use crate::site::Site;
@@ -36,19 +36,19 @@ impl Greeting {
         Self { formation, boot }
     }
 
-    /// The bytes of this node's hello.
-    pub fn ours(&self) -> Bytes {
-        rmp_serde::to_vec(&self.formation.hello(self.boot)).expect("plain data always encodes").into()
+    /// The bytes of this node's hello, and whether it may lead.
+    pub fn ours(&self, fit: bool) -> Bytes {
+        rmp_serde::to_vec(&(self.formation.hello(self.boot), fit)).expect("plain data always encodes").into()
     }
 
-    /// Reads a peer's hello.
+    /// Reads a peer's hello, and whether it may lead.
     ///
     /// # Errors
     /// It cannot be read, or comes from another node than it says.
-    pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<Hello, String> {
-        let hello: Hello =
-            rmp_serde::from_slice(bytes).map_err(|error| format!("its hello cannot be read: {error}"))?;
-        if hello.node == from { Ok(hello) } else { Err(format!("it says that it is node {}", hello.node)) }
+    pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<(Hello, bool), String> {
+        let read = rmp_serde::from_slice(bytes);
+        let (hello, fit): (Hello, bool) = read.map_err(|error| format!("its hello cannot be read: {error}"))?;
+        if hello.node == from { Ok((hello, fit)) } else { Err(format!("it says that it is node {}", hello.node)) }
     }
 
     /// Whether to talk to the peer.
@@ -190,6 +190,10 @@ impl MetadataState {
     fn record(&self, formed: Formed) {
         let (registry, myself) = (Arc::clone(&self.arguments.registry), self.myself.clone());
         let work = move || {
+            let _guard = on_panic({
+                let myself = myself.clone();
+                move || drop(myself.cast(MetadataMessage::Recorded(Err("writing it panicked".to_owned()))))
+            });
             let outcome = record_formation(&registry, &formed).map(|()| formed);
             // A supervisor that is gone reads the registry anew.
             let _ = myself.cast(MetadataMessage::Recorded(outcome));
@@ -208,8 +212,9 @@ impl MetadataState {
             leads_first: false,
         };
         let site = &self.arguments.site;
-        self.children.add(replica_spec(site, group));
-        self.children.add(snapshotter_spec(site, ShardId::METADATA));
+        let folder = Arc::default();
+        self.children.add(replica_spec(site, group, &folder));
+        self.children.add(snapshotter_spec(site, ShardId::METADATA, &folder));
     }
 
     /// Gives the metadata replica its tick, and proposes the first entry until it is applied.

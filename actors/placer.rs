@@ -14,7 +14,7 @@ use millpond::limits;
 use millpond::placement::{plan_initial, plan_leaders};
 
 use crate::append::AppendReply;
-use crate::board::Room;
+use crate::board::Follower;
 use crate::links::PeerState;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
@@ -72,27 +72,38 @@ fn place(site: &Site) {
     }
 }
 
-/// Each node hands on what it leads beyond its share, and everything while its disk is full.
+/// Each node hands on what it leads beyond its share, and everything while it is not fit to lead.
 fn spread_leaders(site: &Site) {
     let node = site.env.node;
-    let cluster = site.board.cluster().borrow().clone();
-    let mut alive: BTreeSet<NodeId> = site
-        .links
-        .peers()
-        .into_iter()
-        .filter(|peer| peer.state == PeerState::Connected)
-        .map(|peer| peer.node)
-        .collect();
-    if *site.board.room().borrow() == Room::Ample {
-        alive.insert(node);
+    if !site.board.is_fit() {
+        leave_leadership(site);
+        return;
     }
+    let cluster = site.board.cluster().borrow().clone();
+    let connected = site.links.peers().into_iter().filter(|peer| peer.state == PeerState::Connected);
+    let peers = connected.map(|peer| peer.node).filter(|peer| site.board.is_peer_fit(*peer));
+    let alive: BTreeSet<NodeId> = peers.chain([node]).collect();
     let standings = site.board.standings().into_iter();
     let observed = standings.filter_map(|standing| Some((standing.shard, standing.leader?))).collect();
-    for transfer in
-        plan_leaders(cluster.shards(), &observed, &alive).into_iter().filter(|transfer| transfer.from == node)
-    {
+    let transfers = plan_leaders(cluster.shards(), &observed, &alive).into_iter();
+    for transfer in transfers.filter(|transfer| transfer.from == node) {
         if let Some(replica) = site.board.replica(transfer.shard) {
             let _ = replica.cast(ReplicaMessage::Transfer(transfer.to));
         }
     }
+}
+
+/// Asks every replica that leads here to let a peer lead that has the log. Whether one still leads.
+pub fn leave_leadership(site: &Site) -> bool {
+    let standings = site.board.standings().into_iter().chain(site.board.standing(ShardId::METADATA));
+    let led = standings.filter(|standing| standing.role == Role::Leader && !standing.followers.is_empty());
+    led.fold(false, |_, standing| {
+        let able =
+            |follower: &&Follower| follower.active && !follower.needs_snapshot && site.board.is_peer_fit(follower.node);
+        let to = standing.followers.iter().filter(able).max_by_key(|follower| follower.matched);
+        if let (Some(to), Some(replica)) = (to, site.board.replica(standing.shard)) {
+            let _ = replica.cast(ReplicaMessage::Transfer(to.node));
+        }
+        true
+    })
 }

@@ -4,14 +4,14 @@
 //! and the writing run on a worker thread. A restart loses the work at hand, which the replica gives out again when
 //! told that a new life of the sealer is there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use millpond::id::ShardId;
 
-use crate::env::{Env, Lane};
+use crate::env::{Env, Lane, on_panic};
 use crate::machine::SealWork;
 use crate::metrics::Metrics;
-use crate::replica::ReplicaMessage;
+use crate::replica::{ReplicaMessage, Stage};
 use crate::supervision::{Actor, ActorError, Address, Own};
 
 /// What a sealer does.
@@ -37,6 +37,8 @@ pub struct SealerArguments {
     pub shard: ShardId,
     /// Its replica.
     pub replica: Address<ReplicaMessage>,
+    /// Held while writing to the shard's folder.
+    pub folder: Arc<Mutex<()>>,
     /// Disk and threads.
     pub env: Env,
     /// Counters.
@@ -54,7 +56,7 @@ impl Actor for Sealer {
         arguments: SealerArguments,
     ) -> Result<SealerArguments, ActorError> {
         // A replica that is not there yet gives its work out when it has some.
-        let _ = arguments.replica.cast(ReplicaMessage::CarryOnSealing);
+        let _ = arguments.replica.cast(ReplicaMessage::WorkerStarted(Stage::Segment));
         Ok(arguments)
     }
 
@@ -67,8 +69,16 @@ impl Actor for Sealer {
         let SealerMessage::Seal { work, reply } = message;
         myself.detail("sealing through", work.through());
         let (disk, metrics) = (Arc::clone(&state.env.disk), Arc::clone(&state.metrics));
-        let shard = state.shard;
+        let (shard, folder) = (state.shard, Arc::clone(&state.folder));
         let job = move || {
+            let _guard = on_panic({
+                let reply = reply.clone();
+                move || drop(reply.cast(ReplicaMessage::WorkPanicked("sealing")))
+            });
+            let _folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+            if !reply.is_current() {
+                return;
+            }
             let started = tokio::time::Instant::now();
             let through = work.through();
             let outcome = work.write_segment(&disk);

@@ -4,6 +4,7 @@
 //! sealed when the heads of the node outgrow their budget. A restart starts its shards anew; they lose nothing.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use millpond::cluster::Cluster;
 use millpond::id::{NodeId, ReplicaId, ShardId};
@@ -105,7 +106,7 @@ impl ShardsState {
             return;
         }
         let led = standings.iter().filter(|standing| standing.leader == Some(self.site.env.node));
-        if let Some(fullest) = led.max_by_key(|standing| standing.head_bytes)
+        if let Some(fullest) = led.max_by_key(|standing| standing.unsealed_bytes)
             && let Some(replica) = self.site.board.replica(fullest.shard)
         {
             let _ = replica.cast(ReplicaMessage::Seal { let_go: false });
@@ -125,31 +126,48 @@ fn placed_on(cluster: &Cluster, node: NodeId) -> Vec<(ShardId, BTreeMap<ReplicaI
 fn shard_spec(site: &Site, group: Group) -> ChildSpec {
     let shard = group.shard;
     let address = site.tree.seat::<SupervisorMessage>(&shard.to_string(), Some("shards"));
-    let site = site.clone();
+    let (site, folder) = (site.clone(), Arc::default());
     ChildSpec::new(&address, Restart::ISOLATED, move || {
-        let specs = vec![replica_spec(&site, group.clone()), sealer_spec(&site, shard), snapshotter_spec(&site, shard)];
+        let folder = &folder;
+        let specs = vec![
+            replica_spec(&site, group.clone(), folder),
+            sealer_spec(&site, shard, folder),
+            snapshotter_spec(&site, shard, folder),
+        ];
         (SupervisorActor, specs)
     })
 }
 
-fn sealer_spec(site: &Site, shard: ShardId) -> ChildSpec {
+fn sealer_spec(site: &Site, shard: ShardId, folder: &Folder) -> ChildSpec {
     let address = site.tree.seat(&format!("{shard}/sealer"), Some(&shard.to_string()));
-    let site = site.clone();
+    let (site, folder) = (site.clone(), Arc::clone(folder));
     ChildSpec::new(&address, Restart::ISOLATED, move || {
         let replica = site.board.replica(shard).expect("a placed shard has a seat");
-        (Sealer, SealerArguments { shard, replica, env: site.env.clone(), metrics: site.metrics.clone() })
+        (
+            Sealer,
+            SealerArguments {
+                shard,
+                replica,
+                folder: Arc::clone(&folder),
+                env: site.env.clone(),
+                metrics: site.metrics.clone(),
+            },
+        )
     })
 }
 
 /// The snapshotter of a group, below the supervisor of that group.
-pub fn snapshotter_spec(site: &Site, shard: ShardId) -> ChildSpec {
+pub fn snapshotter_spec(site: &Site, shard: ShardId, folder: &Folder) -> ChildSpec {
     let address = site.tree.seat(&format!("{shard}/snapshotter"), Some(&shard.to_string()));
-    let site = site.clone();
+    let (site, folder) = (site.clone(), Arc::clone(folder));
     ChildSpec::new(&address, Restart::ISOLATED, move || {
         let replica = site.board.replica(shard).expect("a placed shard has a seat");
-        (Snapshotter, SnapshotterArguments { replica, env: site.env.clone() })
+        (Snapshotter, SnapshotterArguments { replica, folder: Arc::clone(&folder), env: site.env.clone() })
     })
 }
+
+/// Held by whoever writes to the folder of a group; made once, so that it outlives restarts.
+pub type Folder = Arc<Mutex<()>>;
 
 /// Who is who in a group.
 #[derive(Clone, Debug)]
@@ -167,10 +185,10 @@ pub struct Group {
 }
 
 /// The replica of a group, below the supervisor of that group.
-pub fn replica_spec(site: &Site, group: Group) -> ChildSpec {
+pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
     let shard = group.shard;
     let address = site.board.replica(shard).expect("a placed shard has a seat");
-    let site = site.clone();
+    let (site, folder) = (site.clone(), Arc::clone(folder));
     ChildSpec::new(&address, Restart::ISOLATED, move || {
         let node = site.env.node;
         let placed = group.peers.iter().find(|(_, at)| **at == node);
@@ -184,6 +202,8 @@ pub fn replica_spec(site: &Site, group: Group) -> ChildSpec {
             voters: group.voters.clone(),
             learners: group.learners.clone(),
             leads_first: group.leads_first,
+            head_bytes_max: site.config.node.limits.head_bytes_max.0,
+            folder: Arc::clone(&folder),
             head_age_max: site.config.node.limits.head_age_max.0,
             sealer,
             snapshotter: site.tree.seat(&format!("{shard}/snapshotter"), Some(&parent)),

@@ -4,14 +4,14 @@
 //! durable under its name. A restart loses the work at hand, which the replica gives out again when told that a new
 //! life of the snapshotter is there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use millpond::entry::SegmentMeta;
 use millpond::id::ReplicaId;
 
-use crate::env::{Env, Lane};
+use crate::env::{Env, Lane, on_panic};
 use crate::machine::SealWork;
-use crate::replica::ReplicaMessage;
+use crate::replica::{ReplicaMessage, Stage};
 use crate::supervision::{Actor, ActorError, Address, Own};
 
 /// What a snapshotter does.
@@ -39,6 +39,8 @@ pub struct Snapshotter;
 pub struct SnapshotterArguments {
     /// Its replica.
     pub replica: Address<ReplicaMessage>,
+    /// Held while writing to the group's folder.
+    pub folder: Arc<Mutex<()>>,
     /// Disk and threads.
     pub env: Env,
 }
@@ -54,7 +56,7 @@ impl Actor for Snapshotter {
         arguments: SnapshotterArguments,
     ) -> Result<SnapshotterArguments, ActorError> {
         // A replica that is not there yet gives its work out when it has some.
-        let _ = arguments.replica.cast(ReplicaMessage::CarryOnSealing);
+        let _ = arguments.replica.cast(ReplicaMessage::WorkerStarted(Stage::Snapshot));
         Ok(arguments)
     }
 
@@ -67,7 +69,16 @@ impl Actor for Snapshotter {
         let SnapshotterMessage::Write { work, manifest, voters, reply } = message;
         myself.detail("snapshot through", work.through());
         let disk = Arc::clone(&state.env.disk);
+        let folder = Arc::clone(&state.folder);
         let job = move || {
+            let _guard = on_panic({
+                let reply = reply.clone();
+                move || drop(reply.cast(ReplicaMessage::WorkPanicked("writing a snapshot")))
+            });
+            let _folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+            if !reply.is_current() {
+                return;
+            }
             let through = work.through();
             let outcome = work.write_snapshot(&disk, manifest, &voters);
             // A replica that is gone reads its snapshot anew.

@@ -69,6 +69,8 @@ pub const BODY_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Connections that one node's HTTP listener serves at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// How long a listener that stops waits for the requests at hand.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(4);
 /// The wait after a connection could not be accepted.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -100,9 +102,9 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two publications of how a quiet replica stands.
 pub const PUBLISH_TICKS: u64 = 10;
 /// Ticks between a leader's heartbeats.
-pub const HEARTBEAT_TICKS: usize = 2;
+pub const HEARTBEAT_TICKS: usize = 3;
 /// Least ticks without a leader before a replica campaigns; the draw is in `[ELECTION_TICKS, 2 * ELECTION_TICKS)`.
-pub const ELECTION_TICKS: usize = 6;
+pub const ELECTION_TICKS: usize = 7;
 /// Bytes a leader holds that are not committed; proposals above are refused.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 16 * MIB as u64;
 /// Appends in flight to one follower.
@@ -138,7 +140,7 @@ pub const ADDRESS_BYTES_MAX: usize = 256;
 /// How long a node that stops waits for others to lead what it led, and between two looks.
 pub const HAND_OVER_WAIT: Duration = Duration::from_millis(1_500);
 /// The wait between two looks at what is still led.
-pub const HAND_OVER_POLL: Duration = Duration::from_millis(20);
+pub const HAND_OVER_POLL: Duration = Duration::from_millis(100);
 /// Shards of one cluster.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.

@@ -181,3 +181,33 @@ async fn a_full_disk_refuses_ingest_and_keeps_what_was_acknowledged() {
     assert!(world.cluster.node(1).ended().unwrap().is_none());
     world.cluster.node(1).terminate(Duration::from_secs(30)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_costs_no_segment() {
+    let mut world = World::start(1, SEAL_EARLY).await;
+    for _ in 0..40 {
+        world.store(1, LABELS, &numbered(2_000)).await;
+    }
+    let data = world.cluster.node(1).data.clone();
+    wait_until("a snapshot names a segment", SOON, || async {
+        let (segments, snapshots) = (files(&data.join("shards"), ".blocks"), files(&data.join("shards"), ".redb"));
+        if segments.is_empty() || snapshots.is_empty() { Err("none".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    world.cluster.node(1).kill().unwrap();
+    let segments = files(&data.join("shards"), ".blocks");
+    for path in files(&data.join("shards"), ".redb") {
+        let len = path.metadata().unwrap().len();
+        for at in 0..64 {
+            flip_bit(&path, at * len / 64);
+        }
+    }
+    world.cluster.node(1).start().unwrap();
+    let log = world.cluster.node(1).log.clone();
+    wait_until("the replica says what is wrong", SOON, || async {
+        let told = fs::read_to_string(&log).unwrap_or_default();
+        if told.contains("snapshot") && told.contains("damaged") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    assert_eq!(files(&data.join("shards"), ".blocks"), segments, "what may be repaired is not cleared away");
+}

@@ -18,7 +18,7 @@ const GROWTH_MAX: u64 = 64 << 20;
 /// Runs the load for as long as the freeze takes; the most memory of any process but the frozen one.
 async fn run(freeze: Option<u64>) -> u64 {
     let mut world = World::start(3, "").await;
-    let producers = Producers::start(&world.cluster, Load::heavy());
+    let producers = Producers::start(&world.cluster, Load::steady());
     producers.all_progress(SOON).await;
     if let Some(id) = freeze {
         world.cluster.node(id).freeze().unwrap();

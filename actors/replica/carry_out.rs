@@ -53,6 +53,7 @@ impl ReplicaState {
                 self.publish();
             }
             Effect::Refused { ticket, why } => {
+                self.forget_proposed_seal(ticket);
                 if let Some((reply, _)) = self.proposals.remove(&ticket) {
                     reply.send(match why {
                         Refusal::NotLeader { .. } => AppendOutcome::NotLeader(self.leader()),
@@ -61,6 +62,7 @@ impl ReplicaState {
                 }
             }
             Effect::Abandoned { ticket } => {
+                self.forget_proposed_seal(ticket);
                 if let Some((reply, _)) = self.proposals.remove(&ticket) {
                     reply.send(AppendOutcome::Unknown);
                 }
@@ -86,7 +88,6 @@ impl ReplicaState {
                     shard = %self.arguments.shard, role = ?role, term = term.0,
                     leader = leader.map(|node| node.0), "role changed"
                 );
-                self.seal_proposed = false;
                 self.publish();
             }
             Effect::Fetch { number, from, through, bytes_max } => {
@@ -103,6 +104,10 @@ impl ReplicaState {
     }
 
     fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorError> {
+        if let LogOp::Append { entries, .. } = &op {
+            let bytes = entries.iter().map(|entry| entry.payload.len() as u64).sum();
+            self.unpersisted.insert(number, bytes);
+        }
         let arguments = &self.arguments;
         arguments.log.cast(LogWriterMessage::Persist {
             shard: arguments.shard,
@@ -135,7 +140,7 @@ impl ReplicaState {
                 }
             }
             Applied::Seal(job) => {
-                self.seal_proposed = false;
+                self.seal_proposed = None;
                 self.seals.push_back(super::sealing::Seal::new(job));
                 self.carry_on_sealing();
             }
@@ -188,6 +193,7 @@ impl ReplicaState {
             standing.sealed = machine.sealed();
             standing.next_offset = machine.next_offset();
             standing.head_bytes = machine.head_bytes();
+            standing.unsealed_bytes = machine.unsealed_bytes();
             standing.segments = machine.segments();
         }
         let Some(core) = &self.core else { return standing };

@@ -9,11 +9,12 @@ mod carry_out;
 mod sealing;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use millpond::consensus::{Effect, Event, Knobs, Message, Replica as Core, ReplicaOptions, Role};
+use millpond::consensus::{Effect, Event, Knobs, Message, PeerState, PeerStatus};
+use millpond::consensus::{Replica as Core, ReplicaOptions, Role};
 use millpond::entry::{Entry, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
 use millpond::limits;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::append::{AppendOutcome, AppendReply};
 use crate::board::{Board, Phase, Room, Standing};
-use crate::env::{Env, Lane};
+use crate::env::{Env, Lane, on_panic};
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
 use crate::machine::{Machine, MachineError, Written};
@@ -81,8 +82,12 @@ pub enum ReplicaMessage {
         /// Whether an absent replica may lose its place in the log, because the log is full.
         let_go: bool,
     },
-    /// The sealer or the snapshotter was started, again or for the first time: give it the oldest seal.
-    CarryOnSealing,
+    /// A worker was started, again or for the first time: give it the oldest seal, if it is at its stage.
+    WorkerStarted(Stage),
+    /// Try the oldest seal again.
+    RetrySeal,
+    /// Work for this life panicked on a worker thread; named, for the tree.
+    WorkPanicked(&'static str),
     /// The sealer is done with the oldest seal.
     SegmentWritten {
         /// The index of its `Seal` entry.
@@ -99,6 +104,15 @@ pub enum ReplicaMessage {
     },
     /// Hand leadership to a node.
     Transfer(NodeId),
+}
+
+/// Who acts on a seal next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The sealer writes the segment.
+    Segment,
+    /// The snapshotter writes the snapshot.
+    Snapshot,
 }
 
 /// Why a read was not served.
@@ -132,6 +146,10 @@ pub struct ReplicaArguments {
     pub learners: Vec<ReplicaId>,
     /// Whether it stands for election at once where nobody led yet, so that leaders are spread from the start.
     pub leads_first: bool,
+    /// Raw bytes of the heads of the node at which the fullest is sealed; at twice as many nothing more is taken.
+    pub head_bytes_max: u64,
+    /// Held by whoever writes to the folder of this group, so that work of an ended life and of this one do not meet.
+    pub folder: Arc<Mutex<()>>,
     /// The age at which a head is sealed although small.
     pub head_age_max: Duration,
     /// Its sealer; the metadata group has none.
@@ -167,7 +185,9 @@ pub struct ReplicaState {
     ripening: BTreeMap<Index, Vec<RpcReplyPort<Result<View, ReadRefusal>>>>,
     seals: VecDeque<sealing::Seal>,
     /// A `Seal` of this leader is proposed and not yet applied.
-    seal_proposed: bool,
+    seal_proposed: Option<u64>,
+    /// Bytes of entries given to the log-writer and not known to be durable, by the number of the write.
+    unpersisted: BTreeMap<u64, u64>,
     let_go: bool,
 }
 
@@ -193,7 +213,8 @@ impl Actor for ReplicaActor {
             reads: BTreeMap::new(),
             ripening: BTreeMap::new(),
             seals: VecDeque::new(),
-            seal_proposed: false,
+            seal_proposed: None,
+            unpersisted: BTreeMap::new(),
             let_go: false,
         };
         state.publish();
@@ -229,6 +250,7 @@ impl ReplicaState {
             ReplicaMessage::Opened { incarnation, recovered } => self.opened(incarnation, recovered),
             ReplicaMessage::Receive(bytes) => self.received(&bytes),
             ReplicaMessage::Persisted { incarnation, number } if incarnation == self.myself.incarnation() => {
+                self.unpersisted.remove(&number);
                 self.advance(Event::Persisted { number })
             }
             ReplicaMessage::Persisted { .. } => Ok(()),
@@ -236,16 +258,18 @@ impl ReplicaState {
             ReplicaMessage::Append { payload, reply } => self.append(payload, reply),
             ReplicaMessage::Read { linearizable, reply } => self.read(linearizable, reply),
             ReplicaMessage::Seal { let_go } => self.propose_seal(let_go),
-            ReplicaMessage::CarryOnSealing => {
-                self.carry_on_sealing();
+            ReplicaMessage::WorkerStarted(stage) => {
+                self.worker_started(stage);
+                Ok(())
+            }
+            ReplicaMessage::RetrySeal => {
+                self.retry_seal();
                 Ok(())
             }
             ReplicaMessage::SegmentWritten { through, outcome } => self.segment_written(through, outcome),
             ReplicaMessage::SnapshotWritten { through, outcome } => self.snapshot_written(through, outcome),
-            ReplicaMessage::Transfer(node) => match self.arguments.replica_on(node) {
-                Some(to) => self.advance(Event::Transfer { to }),
-                None => Ok(()),
-            },
+            ReplicaMessage::Transfer(node) => self.transfer(node),
+            ReplicaMessage::WorkPanicked(what) => Err(format!("{what} panicked on a worker thread").into()),
         }
     }
 
@@ -254,7 +278,13 @@ impl ReplicaState {
         let (env, shard) = (self.arguments.env.clone(), self.arguments.shard);
         let myself = self.myself.clone();
         let disk = Arc::clone(&env.disk);
+        let folder = Arc::clone(&self.arguments.folder);
         let work = move || {
+            let _guard = on_panic({
+                let myself = myself.clone();
+                move || drop(myself.cast(ReplicaMessage::WorkPanicked("reading the snapshot")))
+            });
+            let _folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
             let outcome = Machine::restore(&disk, shard).map(Box::new).map_err(|error| error.to_string());
             // A replica that is gone needs no snapshot.
             let _ = myself.cast(ReplicaMessage::Restored(outcome));
@@ -300,6 +330,8 @@ impl ReplicaState {
 
     fn received(&mut self, bytes: &Bytes) -> Result<(), ActorError> {
         match Message::decode(bytes) {
+            // Behind a full disk entries would pile up in memory; raft sends again what is dropped here.
+            Ok(message) if message.payload_bytes() > 0 && self.is_behind() => Ok(()),
             Ok(message) => self.advance(Event::Receive(message)),
             Err(error) => {
                 tracing::warn!(shard = %self.arguments.shard, %error, "a peer's message cannot be read and is dropped");
@@ -332,7 +364,8 @@ impl ReplicaState {
             reply.send(AppendOutcome::NotLeader(self.leader()));
             return Ok(());
         }
-        let full = *self.arguments.board.room().borrow() == Room::ReserveOnly;
+        let full = *self.arguments.board.room().borrow() == Room::ReserveOnly
+            || self.arguments.board.head_bytes() > 2 * self.arguments.head_bytes_max;
         if full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);
             return Ok(());
@@ -363,6 +396,17 @@ impl ReplicaState {
         let ticket = self.ticket();
         self.reads.insert(ticket, reply);
         self.advance(Event::Read { ticket })
+    }
+
+    fn is_behind(&self) -> bool {
+        self.unpersisted.values().sum::<u64>() > limits::UNCOMMITTED_BYTES_MAX
+    }
+
+    /// Hands leadership to a node whose replica follows closely; another could not take it, and writes would wait.
+    fn transfer(&mut self, node: NodeId) -> Result<(), ActorError> {
+        let (Some(to), Some(core)) = (self.arguments.replica_on(node), &self.core) else { return Ok(()) };
+        let fit = |peer: &PeerStatus| peer.id == to && peer.active && peer.state == PeerState::Replicating;
+        if core.peers().iter().any(fit) { self.advance(Event::Transfer { to }) } else { Ok(()) }
     }
 
     fn ticket(&mut self) -> u64 {

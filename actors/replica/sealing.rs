@@ -9,7 +9,7 @@ use millpond::consensus::{Event, Role};
 use millpond::id::Index;
 use millpond::limits;
 
-use super::{ReplicaMessage, ReplicaState};
+use super::{ReplicaMessage, ReplicaState, Stage};
 use crate::append::AppendReply;
 use crate::machine::{MachineError, SealWork, Written};
 use crate::sealer::SealerMessage;
@@ -20,11 +20,17 @@ use crate::supervision::ActorError;
 pub(super) struct Seal {
     work: Arc<SealWork>,
     written: Option<Written>,
+    /// A worker has it at its present stage; it is not given out twice.
+    given: bool,
 }
 
 impl Seal {
     pub(super) fn new(work: Arc<SealWork>) -> Self {
-        Self { work, written: None }
+        Self { work, written: None, given: false }
+    }
+
+    fn stage(&self, is_metadata: bool) -> Stage {
+        if self.written.is_some() || is_metadata { Stage::Snapshot } else { Stage::Segment }
     }
 }
 
@@ -36,31 +42,66 @@ impl ReplicaState {
         if due { self.propose_seal(false) } else { Ok(()) }
     }
 
+    /// Seals what is not sealed. What is sealed already leaves the log as soon as no replica needs it there.
     pub(super) fn propose_seal(&mut self, let_go: bool) -> Result<(), ActorError> {
         self.let_go |= let_go;
         let (Some(core), Some(machine)) = (&self.core, &self.machine) else { return Ok(()) };
-        if self.seal_proposed || !self.seals.is_empty() || core.role() != Role::Leader {
+        if self.seal_proposed.is_some() || !self.seals.is_empty() {
             return Ok(());
         }
+        let (leads, sealed, now) = (core.role() == Role::Leader, machine.sealed(), self.arguments.env.clock.now());
         let hold = core.peers().iter().map(|peer| peer.matched).min().unwrap_or(core.applied());
-        let Some(payload) = machine.seal_command(hold, self.arguments.env.clock.now()) else { return Ok(()) };
+        let payload = if leads { machine.seal_command(hold, now) } else { None };
+        if leads || self.let_go {
+            self.trim(sealed, hold)?;
+        }
+        let Some(payload) = payload else { return Ok(()) };
         let ticket = self.ticket();
         self.proposals.insert(ticket, (AppendReply::nobody(), tokio::time::Instant::now()));
-        self.seal_proposed = true;
+        self.seal_proposed = Some(ticket);
         self.advance(Event::Propose { ticket, payload })
     }
 
-    /// Gives the oldest seal to whoever must act on it next. A worker that is not there now asks when it starts.
-    pub(super) fn carry_on_sealing(&self) {
-        let (Some(seal), Some(machine)) = (self.seals.front(), &self.machine) else { return };
-        let (work, reply) = (Arc::clone(&seal.work), self.myself.clone());
-        if let (None, Some(sealer)) = (&seal.written, &self.arguments.sealer) {
-            drop(sealer.cast(SealerMessage::Seal { work, reply }));
-        } else {
-            let manifest = machine.manifest(seal.written.as_ref());
-            let voters = self.arguments.voters.clone();
-            drop(self.arguments.snapshotter.cast(SnapshotterMessage::Write { work, manifest, voters, reply }));
+    /// A seal that was proposed here is not coming by that proposal; another may be proposed.
+    pub(super) fn forget_proposed_seal(&mut self, ticket: u64) {
+        if self.seal_proposed == Some(ticket) {
+            self.seal_proposed = None;
         }
+    }
+
+    /// Gives the oldest seal to whoever must act on it next. A worker that is not there now says when it starts.
+    pub(super) fn carry_on_sealing(&mut self) {
+        let is_metadata = self.arguments.sealer.is_none();
+        let (Some(seal), Some(machine)) = (self.seals.front_mut(), &self.machine) else { return };
+        if seal.given {
+            return;
+        }
+        let (work, reply) = (Arc::clone(&seal.work), self.myself.clone());
+        seal.given = match (seal.stage(is_metadata), &self.arguments.sealer) {
+            (Stage::Segment, Some(sealer)) => sealer.cast(SealerMessage::Seal { work, reply }).is_ok(),
+            (Stage::Segment, None) | (Stage::Snapshot, _) => {
+                let manifest = machine.manifest(seal.written.as_ref());
+                let voters = self.arguments.voters.clone();
+                let write = SnapshotterMessage::Write { work, manifest, voters, reply };
+                self.arguments.snapshotter.cast(write).is_ok()
+            }
+        };
+    }
+
+    /// A new life of a worker knows nothing of what the one before had.
+    pub(super) fn worker_started(&mut self, stage: Stage) {
+        let is_metadata = self.arguments.sealer.is_none();
+        if let Some(seal) = self.seals.front_mut().filter(|seal| seal.stage(is_metadata) == stage) {
+            seal.given = false;
+        }
+        self.carry_on_sealing();
+    }
+
+    pub(super) fn retry_seal(&mut self) {
+        if let Some(seal) = self.seals.front_mut() {
+            seal.given = false;
+        }
+        self.carry_on_sealing();
     }
 
     pub(super) fn segment_written(
@@ -68,9 +109,10 @@ impl ReplicaState {
         through: Index,
         outcome: Result<Written, MachineError>,
     ) -> Result<(), ActorError> {
-        let Some(seal) = self.seals.front_mut().filter(|seal| seal.work.through() == through) else { return Ok(()) };
+        let waits = |seal: &&mut Seal| seal.work.through() == through && seal.written.is_none();
+        let Some(seal) = self.seals.front_mut().filter(waits) else { return Ok(()) };
         match outcome {
-            Ok(written) => seal.written = Some(written),
+            Ok(written) => (seal.written, seal.given) = (Some(written), false),
             Err(error) => return self.seal_failed(through, error),
         }
         self.carry_on_sealing();
@@ -104,7 +146,7 @@ impl ReplicaState {
             return Err(format!("sealing through {through} failed: {error}").into());
         }
         tracing::warn!(shard = %self.arguments.shard, index = through.0, %error, "sealing is tried again");
-        drop(self.myself.cast_after(limits::SEAL_RETRY, ReplicaMessage::CarryOnSealing));
+        drop(self.myself.cast_after(limits::SEAL_RETRY, ReplicaMessage::RetrySeal));
         Ok(())
     }
 
@@ -112,6 +154,7 @@ impl ReplicaState {
     fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorError> {
         let through = if std::mem::take(&mut self.let_go) { sealed } else { sealed.min(hold) };
         self.advance(Event::Evict { through: sealed })?;
-        self.advance(Event::Trim { through })
+        let trimmed = self.core.as_ref().map_or(through, |core| core.trimmed().index);
+        if through > trimmed { self.advance(Event::Trim { through }) } else { Ok(()) }
     }
 }

@@ -222,6 +222,11 @@ impl<M: Send + 'static> Own<M> {
         Address::new(Arc::clone(&self.seat))
     }
 
+    /// Whether this life is the one at its place; work of an ended life must leave no trace.
+    pub fn is_current(&self) -> bool {
+        self.seat.mailbox().is_some_and(|mailbox| mailbox.incarnation == self.mailbox.incarnation)
+    }
+
     /// The ractor cell, to link what is not a child by [`super::ChildSpec`].
     pub fn cell(&self) -> ActorCell {
         self.mailbox.actor.get_cell()

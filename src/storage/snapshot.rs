@@ -89,9 +89,15 @@ impl SnapshotError {
         match self {
             Self::Damaged { .. } => Class::Retry,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Class::Retry,
+            Self::Redb { source, .. } if is_full(source) => Class::Retry,
             Self::Io { .. } | Self::Redb { .. } | Self::Version { .. } => Class::Fatal,
         }
     }
+}
+
+/// redb passes the disk's own error on when there is no room.
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull)
 }
 
 /// A shard's snapshot with the group's configuration as of it.

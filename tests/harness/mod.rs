@@ -183,17 +183,21 @@ pub struct Load {
     pub line_bytes: usize,
     /// Pause between an answer and the next request.
     pub pause: Duration,
+    /// Requests of one producer begin this far apart, so that two runs carry the same load whatever the machine
+    /// could do; late ones are caught up. Zero: as soon as the pause is over.
+    pub every: Duration,
 }
 
 impl Load {
     /// Enough to keep every shard at work, little enough to be read back often.
     pub fn light() -> Self {
-        Self { producers: 16, records: 10, line_bytes: 120, pause: Duration::from_millis(40) }
+        Self { producers: 16, records: 10, line_bytes: 120, pause: Duration::from_millis(40), every: Duration::ZERO }
     }
 
-    /// As much as one machine takes.
-    pub fn heavy() -> Self {
-        Self { producers: 16, records: 256, line_bytes: 1_000, pause: Duration::ZERO }
+    /// About 4 MB/s of lines, the same in every run.
+    pub fn steady() -> Self {
+        let every = Duration::from_millis(500);
+        Self { producers: 16, records: 128, line_bytes: 1_000, pause: Duration::ZERO, every }
     }
 }
 
@@ -274,6 +278,7 @@ async fn produce(
 ) -> Result<(), String> {
     let padding = "x".repeat(load.line_bytes);
     let mut next = 0;
+    let mut turns = tokio::time::interval(load.every.max(Duration::from_millis(1)));
     while !stop.load(Ordering::SeqCst) {
         let mut stream = StreamBody::new(format!(r#"{{service_name="producer",producer="{at}"}}"#));
         for number in next..next + load.records {
@@ -283,7 +288,11 @@ async fn produce(
         progress.sent.store(next, Ordering::SeqCst);
         pusher.push(&encode([&stream])).await.map_err(|error| format!("producer {at}: {error}"))?;
         progress.acknowledged.store(next, Ordering::SeqCst);
-        sleep(load.pause).await;
+        if load.every.is_zero() {
+            sleep(load.pause).await;
+        } else {
+            turns.tick().await;
+        }
     }
     Ok(())
 }

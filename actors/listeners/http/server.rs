@@ -77,6 +77,14 @@ impl Actor for HttpListener {
         Ok(HttpState { arguments, connections, accepting })
     }
 
+    async fn post_stop(&self, _: &Own<HttpMessage>, state: &mut HttpState) -> Result<(), ActorError> {
+        state.accepting.abort();
+        let all = u32::try_from(limits::CONNECTIONS_MAX).expect("a few thousand");
+        // Requests at hand are answered; who takes longer is cut off.
+        drop(tokio::time::timeout(limits::CLOSE_WAIT, state.connections.acquire_many(all)).await);
+        Ok(())
+    }
+
     async fn handle(
         &self,
         _: &Own<HttpMessage>,
