@@ -21,7 +21,7 @@ use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own, Restart, S
 pub enum ShardsMessage {
     /// The metadata group applied something: see which shards belong here.
     ClusterChanged,
-    /// One tick for every replica.
+    /// Ticks for every replica.
     Tick,
 }
 
@@ -37,8 +37,8 @@ pub struct ShardsState {
     ticks: u64,
 }
 
-/// Ticks between two looks at the heads of the node.
-const HEADS_EVERY_TICKS: u64 = 5;
+/// Messages with ticks between two looks at the heads of the node.
+const HEADS_EVERY_TICKS: u64 = 2;
 
 impl Actor for Shards {
     type Message = ShardsMessage;
@@ -46,7 +46,7 @@ impl Actor for Shards {
     type State = ShardsState;
 
     async fn pre_start(&self, myself: &Own<ShardsMessage>, site: Site) -> Result<ShardsState, ActorError> {
-        drop(myself.cast_every(limits::TICK, || ShardsMessage::Tick));
+        drop(myself.cast_every(limits::TICK * limits::TICKS_AT_ONCE, || ShardsMessage::Tick));
         let (watcher, mut cluster) = (myself.clone(), site.board.cluster().subscribe());
         tokio::spawn(async move {
             // Ends with this life of the actor, or with the board.

@@ -99,12 +99,14 @@ pub const UNAVAILABLE_AFTER: Duration = Duration::from_millis(1_900);
 
 /// One tick of every replica's logical clock.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Ticks between two publications of how a quiet replica stands.
-pub const PUBLISH_TICKS: u64 = 10;
+/// Ticks that a replica is given with one message: half the messages of an idle node, at a coarser grain.
+pub const TICKS_AT_ONCE: u32 = 2;
+/// Messages with ticks between two publications of how a quiet replica stands.
+pub const PUBLISH_TICKS: u64 = 5;
 /// Ticks between a leader's heartbeats.
-pub const HEARTBEAT_TICKS: usize = 3;
+pub const HEARTBEAT_TICKS: usize = 4;
 /// Least ticks without a leader before a replica campaigns; the draw is in `[ELECTION_TICKS, 2 * ELECTION_TICKS)`.
-pub const ELECTION_TICKS: usize = 7;
+pub const ELECTION_TICKS: usize = 9;
 /// Bytes a leader holds that are not committed; proposals above are refused.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 16 * MIB as u64;
 /// Appends in flight to one follower.

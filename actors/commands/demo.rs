@@ -27,6 +27,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const ATTEMPT: Duration = Duration::from_secs(15);
 /// How long a request is tried; longer than any election.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for answers that are on their way when a node is frozen.
+const IN_TRANSIT: Duration = Duration::from_millis(20);
 /// Time to catch a shard with requests unanswered; at full speed it takes milliseconds.
 const CATCH_WITHIN: Duration = Duration::from_secs(10);
 /// Time for a shard to be read back although a leader just changed.
@@ -256,24 +258,28 @@ async fn send_until(
     Ok(())
 }
 
-/// Waits until a shard has requests unanswered, and kills the node that leads it.
+/// Waits until a shard has requests unanswered, and kills the node that leads it. The node is frozen for a moment
+/// first, so that no answer slips out between looking and killing.
 async fn kill_a_leader(cluster: &mut LocalCluster, traffic: &Traffic, client: &Client) -> Result<Kill> {
     let deadline = Instant::now() + CATCH_WITHIN;
     let views = led_shards(client, &cluster.urls(), &traffic.shards()).await?;
     loop {
         let busiest = views.iter().max_by_key(|view| traffic.unanswered(view.shard).len()).expect("shards are led");
         let before = traffic.unanswered(busiest.shard);
-        if before.is_empty() && Instant::now() < deadline {
-            sleep(Duration::from_millis(1)).await;
-            continue;
-        }
         let node = busiest.leader.expect("only shards with a leader are asked for");
-        cluster.node(node).kill()?;
-        let at = Instant::now();
-        let unanswered = before.intersection(&traffic.unanswered(busiest.shard)).count();
-        ensure!(unanswered > 0, "no request to shard {} was unanswered when its leader was killed", busiest.shard);
-        let led = views.iter().filter(|view| view.leader == Some(node)).map(|view| view.shard).collect();
-        return Ok(Kill { node, shard: busiest.shard, unanswered, led, at });
+        if !before.is_empty() {
+            cluster.node(node).freeze()?;
+            sleep(IN_TRANSIT).await;
+            let unanswered = before.intersection(&traffic.unanswered(busiest.shard)).count();
+            if unanswered > 0 {
+                cluster.node(node).kill()?;
+                let led = views.iter().filter(|view| view.leader == Some(node)).map(|view| view.shard).collect();
+                return Ok(Kill { node, shard: busiest.shard, unanswered, led, at: Instant::now() });
+            }
+            cluster.node(node).thaw()?;
+        }
+        ensure!(Instant::now() < deadline, "no request to shard {} was unanswered in time", busiest.shard);
+        sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -36,7 +36,7 @@ use crate::supervision::{Actor, ActorError, Address, Own};
 
 /// What a replica does.
 pub enum ReplicaMessage {
-    /// One tick of the logical clock.
+    /// Ticks of the logical clock, `TICKS_AT_ONCE` of them.
     Tick,
     /// The snapshot was read.
     Restored(Result<Box<Machine>, String>),
@@ -346,7 +346,9 @@ impl ReplicaState {
             // The others may not run yet and then do not hear it: asked again with the next tick.
             self.advance(Event::Campaign)?;
         }
-        self.advance(Event::Tick)?;
+        for _ in 0..limits::TICKS_AT_ONCE {
+            self.advance(Event::Tick)?;
+        }
         // What an entry or an election changes is published at once; the rest, as who answers, may be a second old.
         self.ticks += 1;
         if self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
