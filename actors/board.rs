@@ -14,6 +14,7 @@ use millpond::id::{Index, NodeId, Offset, ReplicaId, ShardId, Term};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::metadata::Leadership;
 use crate::replica::ReplicaMessage;
 use crate::supervision::Address;
 use crate::tree::TreeHandle;
@@ -216,9 +217,25 @@ impl Board {
         self.leading.send_replace(false);
     }
 
-    /// What a peer says of whether it may lead.
-    pub fn heard(&self, peer: NodeId, fit: bool) {
-        self.unfit.send_if_modified(|unfit| if fit { unfit.remove(&peer) } else { unfit.insert(peer) });
+    /// What this node says of its leadership.
+    pub fn leadership(&self) -> Leadership {
+        let led = self.seats.iter().filter(|seat| seat.borrow().standing.role == Role::Leader);
+        Leadership::new(self.is_fit(), led.map(|seat| seat.borrow().standing.shard).collect::<Vec<_>>())
+    }
+
+    /// What a peer says of its leadership. Of shards without a replica here nothing else tells who leads.
+    pub fn heard(&self, peer: NodeId, said: &Leadership) {
+        self.unfit.send_if_modified(|unfit| if said.may_lead { unfit.remove(&peer) } else { unfit.insert(peer) });
+        for seat in self.seats.iter() {
+            seat.send_if_modified(|Seat { standing, .. }| {
+                let leads = said.has(standing.shard);
+                let news = leads != (standing.leader == Some(peer)) && standing.phase == Phase::Absent;
+                if news {
+                    standing.leader = leads.then_some(peer);
+                }
+                news
+            });
+        }
     }
 
     /// Whether a peer may lead, as it last said.

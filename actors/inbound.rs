@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::links::{Answer, Inbound, PeerState};
-use crate::metadata::{Greeting, MetadataMessage};
+use crate::metadata::{Greeting, Leadership, MetadataMessage};
 use crate::query::QueryGate;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
@@ -73,8 +73,8 @@ impl Inbound for Reception {
 
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
         let greeting = self.greeting.borrow().clone();
-        let (hello, fit) = greeting.read(from_claimed, &hello)?;
-        self.site.board.heard(from_claimed, fit);
+        let (hello, leadership) = greeting.read(from_claimed, &hello)?;
+        self.site.board.heard(from_claimed, &leadership);
         let verdict = greeting.judge(&hello);
         // The metadata actor restarts with what the next hello, a second later, tells it.
         let _ = self.metadata.cast(MetadataMessage::Greeted(hello));
@@ -82,12 +82,13 @@ impl Inbound for Reception {
     }
 
     fn our_hello(&self) -> Bytes {
-        self.greeting.borrow().ours(self.site.board.is_fit())
+        self.greeting.borrow().ours(&self.site.board.leadership())
     }
 
     fn changed(&self, peer: NodeId, state: PeerState) {
         tracing::info!(peer = peer.0, ?state, "link changed");
         if state != PeerState::Connected {
+            self.site.board.heard(peer, &Leadership::new(true, []));
             let _ = self.metadata.cast(MetadataMessage::Parted(peer));
         }
     }

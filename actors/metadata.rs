@@ -23,6 +23,34 @@ use crate::shards::{Group, replica_spec, snapshotter_spec};
 use crate::site::Site;
 use crate::supervision::{Actor, ActorError, Children, Own};
 
+/// What a node says of its leadership, beside its hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leadership {
+    /// Whether it may be handed more: it has room on its disk and is not about to stop.
+    pub may_lead: bool,
+    /// The shards it leads, one bit each, the lowest first: how a node without a replica of a shard finds its leader.
+    #[serde(with = "serde_bytes")]
+    pub leads: Vec<u8>,
+}
+
+impl Leadership {
+    /// Of these shards.
+    pub fn new(may_lead: bool, shards: impl IntoIterator<Item = ShardId>) -> Self {
+        let mut leads = Vec::new();
+        for shard in shards {
+            let at = shard.0 as usize / 8;
+            leads.resize(leads.len().max(at + 1), 0);
+            leads[at] |= 1 << (shard.0 % 8);
+        }
+        Self { may_lead, leads }
+    }
+
+    /// Whether it leads a shard.
+    pub fn has(&self, shard: ShardId) -> bool {
+        self.leads.get(shard.0 as usize / 8).is_some_and(|byte| byte >> (shard.0 % 8) & 1 == 1)
+    }
+}
+
 /// What this node says of itself, and by what it judges others.
 #[derive(Debug)]
 pub struct Greeting {
@@ -36,19 +64,24 @@ impl Greeting {
         Self { formation, boot }
     }
 
-    /// The bytes of this node's hello, and whether it may lead.
-    pub fn ours(&self, fit: bool) -> Bytes {
-        rmp_serde::to_vec(&(self.formation.hello(self.boot), fit)).expect("plain data always encodes").into()
+    /// The bytes of this node's hello.
+    pub fn ours(&self, leadership: &Leadership) -> Bytes {
+        rmp_serde::to_vec(&(self.formation.hello(self.boot), leadership)).expect("plain data always encodes").into()
     }
 
-    /// Reads a peer's hello, and whether it may lead.
+    /// Reads a peer's hello.
     ///
     /// # Errors
     /// It cannot be read, or comes from another node than it says.
-    pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<(Hello, bool), String> {
+    pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<(Hello, Leadership), String> {
         let read = rmp_serde::from_slice(bytes);
-        let (hello, fit): (Hello, bool) = read.map_err(|error| format!("its hello cannot be read: {error}"))?;
-        if hello.node == from { Ok((hello, fit)) } else { Err(format!("it says that it is node {}", hello.node)) }
+        let (hello, leadership): (Hello, Leadership) =
+            read.map_err(|error| format!("its hello cannot be read: {error}"))?;
+        if hello.node == from {
+            Ok((hello, leadership))
+        } else {
+            Err(format!("it says that it is node {}", hello.node))
+        }
     }
 
     /// Whether to talk to the peer.

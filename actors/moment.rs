@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use millpond::time::parse_rfc3339;
+
 const SECOND: i64 = 1_000_000_000;
 
 /// Nanoseconds since the Unix epoch from RFC 3339 or a number; a number below 10^12 is seconds, above it nanoseconds.
@@ -16,43 +18,6 @@ pub fn parse(text: &str) -> Option<i64> {
         return (nanoseconds.abs() < 9e18).then_some(nanoseconds as i64);
     }
     parse_rfc3339(text)
-}
-
-fn parse_rfc3339(text: &str) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| -> Option<i64> {
-        let digits = text.get(range)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-    };
-    let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || bytes[13] != b':' || bytes[16] != b':' {
-        return None;
-    }
-    if !matches!(bytes[10], b'T' | b't' | b' ') {
-        return None;
-    }
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let mut zone = 19;
-    let mut nanoseconds = 0;
-    if bytes[19] == b'.' {
-        let digits = bytes[20..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        zone = 20 + digits;
-        let kept = digits.min(9);
-        nanoseconds = number(20..20 + kept)? * 10_i64.pow(9 - kept as u32);
-    }
-    let offset = match bytes.get(zone)? {
-        b'Z' | b'z' if bytes.len() == zone + 1 => 0,
-        sign @ (b'+' | b'-') if bytes.len() == zone + 6 && bytes[zone + 3] == b':' => {
-            let minutes = number(zone + 1..zone + 3)? * 60 + number(zone + 4..zone + 6)?;
-            if *sign == b'+' { minutes } else { -minutes }
-        }
-        _ => return None,
-    };
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + (minute - offset) * 60 + second;
-    seconds.checked_mul(SECOND)?.checked_add(nanoseconds)
 }
 
 /// `2026-11-21T03:55:00.123Z`, to the millisecond.
@@ -91,15 +56,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if total.is_zero() { Err(expected()) } else { Ok(total) }
 }
 
-/// Days since 1970-01-01 of a date of the Gregorian calendar (Howard Hinnant, `chrono`-compatible low-level date algorithms).
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
+/// The date of the Gregorian calendar, by days since 1970-01-01 (Howard Hinnant, low-level date algorithms).
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

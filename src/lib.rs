@@ -4,7 +4,7 @@
 //! threads, no sockets and no log calls; it is told the time, handed its draws, and answers with effects that
 //! `millpond-actors` carries out. Read the rooms in this order:
 //!
-//! [`id`] and [`limits`] name things and bound them; [`label`] and [`record`] are what users send; [`protocol`]
+//! [`id`], [`time`] and [`limits`] name things and bound them; [`label`] and [`record`] are what users send; [`protocol`]
 //! turns bytes into records; [`placement`], [`routing`] and [`cluster`] say where records live; [`link`] is how
 //! nodes talk; [`entry`] and [`consensus`] agree on an order; [`storage`] and [`block`] keep it; [`shard`] applies
 //! it; [`query`] finds it again; [`config`] is what an operator may choose.
@@ -26,3 +26,4 @@ pub mod record;
 pub mod routing;
 pub mod shard;
 pub mod storage;
+pub mod time;

@@ -7,14 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room of `src/` and the rooms it may import; a room may always import itself.
-const ROOMS: [(&str, &str); 18] = [
+const ROOMS: [(&str, &str); 19] = [
     ("id", ""),
     ("limits", ""),
+    ("time", ""),
     ("class", ""),
     ("entry", "id"),
     ("label", ""),
     ("record", "label"),
-    ("protocol", "record label limits class"),
+    ("protocol", "record label time limits class"),
     ("placement", "id limits class"),
     ("routing", "record placement label id limits class"),
     ("cluster", "id limits placement class"),
@@ -23,7 +24,7 @@ const ROOMS: [(&str, &str); 18] = [
     ("storage", "id entry label record limits class"),
     ("block", "id record label limits class"),
     ("shard", "id entry limits label record block class"),
-    ("query", "id block storage shard label record limits class"),
+    ("query", "id block storage shard label record time limits class"),
     ("config", "id limits class"),
     ("lib", ""),
 ];

@@ -113,3 +113,18 @@ async fn a_followed_file_is_sent_as_it_grows_and_after_it_was_rotated() {
     fs::write(&file, "three\n").unwrap();
     stored(&["one", "two", "three"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_nodes_store_and_find_what_three_of_them_hold() {
+    let world = World::start(5, "").await;
+    let selector = |id: u64| format!(r#"{{service_name="from-{id}"}}"#);
+    let lines: Vec<String> = (0..10).map(|number| format!("record {number}")).collect();
+    for id in 1..=5 {
+        world.store(id, &selector(id), &lines).await;
+    }
+    for id in 1..=5 {
+        for from in 1..=5 {
+            assert_eq!(world.query(id, &selector(from)).await.len(), lines.len(), "node {id}, stored by {from}");
+        }
+    }
+}

@@ -18,10 +18,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::json::{Skip, TextIn};
 use super::judge::{self, Judge, Metadata, Stamp};
 use super::label_text::parse_labels;
-use super::time::parse_rfc3339;
 use super::{Acceptance, Intake, Place, ProtocolError, RefusalReason};
 use crate::label::Labels;
 use crate::record::{Record, Text};
+use crate::time::parse_rfc3339;
 
 pub(super) fn decode(body: &Bytes, acceptance: &Acceptance) -> Result<Intake, ProtocolError> {
     let mut reading = Reading { judge: Judge::new(acceptance), body, stopped: None };

@@ -18,10 +18,11 @@ use bytes::Bytes;
 use super::judge::{self, Judge, Metadata, Stamp};
 use super::label_text::parse_labels;
 use super::wire::{Fields, bytes, number};
-use super::{Acceptance, Intake, Place, ProtocolError, RefusalReason, time};
+use super::{Acceptance, Intake, Place, ProtocolError, RefusalReason};
 use crate::label::Labels;
 use crate::limits::REQUEST_RECORDS_MAX;
 use crate::record::{Record, Text};
+use crate::time::to_nanos;
 
 pub(super) fn decode(body: &Bytes, acceptance: &Acceptance) -> Result<Intake, ProtocolError> {
     let mut judge = Judge::new(acceptance);
@@ -96,7 +97,7 @@ fn timestamp(body: &[u8], message: Range<usize>) -> Result<Stamp, ProtocolError>
             _ => {}
         }
     }
-    Ok(time::to_nanos(seconds, nanos).map_or(Stamp::Bad(RefusalReason::InvalidTimestamp), Stamp::At))
+    Ok(to_nanos(seconds, nanos).map_or(Stamp::Bad(RefusalReason::InvalidTimestamp), Stamp::At))
 }
 
 fn pair(body: &Bytes, message: Range<usize>) -> Result<Option<(Text, Text)>, ProtocolError> {

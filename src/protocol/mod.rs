@@ -12,7 +12,6 @@ mod level;
 mod loki_json;
 mod loki_protobuf;
 mod ndjson;
-mod time;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -22,7 +21,6 @@ use bytes::Bytes;
 
 pub use self::inflate::{Encoding, inflate};
 pub use self::label_text::{LabelTextError, parse_labels};
-pub use self::time::parse_rfc3339;
 use crate::class::Class;
 use crate::limits::{
     LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LINE_BYTES_MAX, METADATA_BYTES_MAX, METADATA_FIELDS_MAX,

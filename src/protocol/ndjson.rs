@@ -24,11 +24,11 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::json::{AnyText, within};
 use super::judge::{self, Judge, Metadata, SERVICE_LABELS, SERVICE_NAME, Stamp};
-use super::time::parse_rfc3339;
 use super::{Acceptance, Intake, Place, ProtocolError, Refusal, RefusalReason};
 use crate::label::Labels;
 use crate::limits::{LABEL_VALUE_BYTES_MAX, LABELS_MAX};
 use crate::record::{Record, Text};
+use crate::time::parse_rfc3339;
 
 pub(super) fn decode(body: &Bytes, acceptance: &Acceptance) -> Result<Intake, ProtocolError> {
     let mut judge = Judge::new(acceptance);

@@ -1,6 +1,7 @@
 //! Times and durations as clients write them. The caller says what time it is.
 
 use super::error::QueryError;
+use crate::time::parse_rfc3339;
 
 const SECOND: i64 = 1_000_000_000;
 /// Longest first where one unit begins another.
@@ -83,69 +84,11 @@ pub fn parse_time(name: &str, text: &str) -> Result<i64, QueryError> {
         let known = text.contains(['e', 'E']) && nanoseconds.abs() < 9.2e18;
         known.then_some(nanoseconds as i64)
     };
-    number().or_else(exponent).or_else(|| rfc3339(text)).ok_or_else(|| QueryError::Parameter {
+    number().or_else(exponent).or_else(|| parse_rfc3339(text)).ok_or_else(|| QueryError::Parameter {
         name: name.to_owned(),
         value: text.to_owned(),
         expected: "nanoseconds, seconds as a decimal number, or RFC 3339".to_owned(),
     })
-}
-
-/// Days since the epoch of a date in the proleptic Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-fn month_days(year: i64, month: i64) -> i64 {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// `2026-01-31T12:00:00.5Z` or with an offset such as `+01:00`.
-fn rfc3339(text: &str) -> Option<i64> {
-    if !text.is_ascii() || text.len() < 20 {
-        return None;
-    }
-    let field = |from: usize, to: usize| -> Option<i64> {
-        let digits = &text[from..to];
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-    };
-    let mark = |at: usize, wanted: &[u8]| wanted.contains(&text.as_bytes()[at]);
-    if !(mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt ") && mark(13, b":") && mark(16, b":")) {
-        return None;
-    }
-    let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
-    let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
-    if !(1..=12).contains(&month) || day < 1 || day > month_days(year, month) || hour > 23 || minute > 59 || second > 60
-    {
-        return None;
-    }
-    let tail = &text[19..];
-    let zone = tail.find(['Z', 'z', '+', '-'])?;
-    let (fraction, zone) = tail.split_at(zone);
-    let fraction = if fraction.is_empty() { 0 } else { scaled(fraction, SECOND)? };
-    if fraction >= SECOND {
-        return None;
-    }
-    let offset = match zone.as_bytes() {
-        b"Z" | b"z" => 0,
-        [sign, a, b, b':', c, d] if [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()) => {
-            let number = |high: u8, low: u8| i64::from(high - b'0') * 10 + i64::from(low - b'0');
-            let minutes = number(*a, *b) * 60 + number(*c, *d);
-            if *sign == b'-' { -minutes } else { minutes }
-        }
-        _ => return None,
-    };
-    let seconds = days(year, month, day) * 86_400 + hour * 3_600 + (minute - offset) * 60 + second;
-    seconds.checked_mul(SECOND)?.checked_add(fraction)
 }
 
 #[cfg(test)]

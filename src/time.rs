@@ -1,4 +1,4 @@
-//! Times as clients write them. It has no clock.
+//! Times as people and programs write them: RFC 3339. It has no clock.
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -31,7 +31,7 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 
 /// Seconds and nanoseconds as nanoseconds; `None` where they are out of range. Also right where the seconds alone are
 /// just below the range and the nanoseconds lift them into it.
-pub(super) fn to_nanos(seconds: i64, nanos: i64) -> Option<i64> {
+pub fn to_nanos(seconds: i64, nanos: i64) -> Option<i64> {
     if !(0..NANOS).contains(&nanos) {
         return None;
     }
