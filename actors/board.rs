@@ -30,8 +30,6 @@ pub enum Phase {
     Recovering,
     /// It takes part in its group.
     Serving,
-    /// It fell behind what the others still have in their logs and waits for a snapshot.
-    NeedsSnapshot,
     /// Its actor has ended and is started again, at once or later; the tree says why.
     Down,
 }

@@ -1,5 +1,5 @@
-//! `placer`: acts on the node that leads the metadata group. It places the shards of a new cluster, and hands
-//! leadership around until every node leads its share.
+//! `placer`: on the node that leads the metadata group it places the shards of a new cluster; on every node it hands on
+//! leadership until each leads its share, and all of it from a node whose disk is full or that is about to stop.
 //!
 //! Parent: `node`. It receives its own ticks and reads the board; it proposes to the metadata replica of this node and
 //! asks replicas of this node to hand leadership over. What it decides is in `placement`; it holds no state that a
