@@ -212,8 +212,9 @@ pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Du
 pub const WAL_SEGMENT_BYTES: u64 = 64 * MIB as u64;
 /// The WAL of one node; past it an absent replica no longer holds the log back.
 pub const WAL_BYTES_MAX: u64 = 1024 * MIB as u64;
-/// Preallocated, so that the WAL of Raft itself can go on while a full disk refuses ingest.
-pub const WAL_RESERVE_BYTES: u64 = 8 * MIB as u64;
+/// Preallocated, so that the WAL of Raft itself can go on while a full disk refuses ingest. It holds a largest group: a node
+/// that restarts on a full disk carries its last one over into it.
+pub const WAL_RESERVE_BYTES: u64 = 10 * MIB as u64;
 /// The wait before what a full disk had no room for is tried again.
 pub const DISK_FULL_RETRY: Duration = Duration::from_millis(500);
 /// Bytes that one group commit writes at most; the rest waits for the next.
@@ -364,6 +365,7 @@ const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
 const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
 const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
 const _: () = assert!(WAL_RESERVE_BYTES >= 2 * WAL_PIN_BYTES_MAX);
+const _: () = assert!(WAL_RESERVE_BYTES > WAL_GROUP_BYTES_MAX as u64 + MIB as u64);
 const _: () = assert!(WAL_RESERVE_OP_BYTES_MAX < ENTRY_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
 const _: () =
