@@ -4,13 +4,14 @@
 //! The board holds the latest value only and decides nothing. Each seat is a `watch` channel, so that a reader sees a
 //! whole value and can wait for a change; nobody waits for a reader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use millpond::cluster::Cluster;
 use millpond::consensus::Role;
 use millpond::id::{Index, NodeId, Offset, ReplicaId, ShardId, Term};
+use millpond::limits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -140,6 +141,8 @@ pub struct Board {
     room: Arc<watch::Sender<Room>>,
     leading: Arc<watch::Sender<bool>>,
     unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
+    /// How far the clock of each connected peer is ahead of this node's, in nanoseconds.
+    ahead: Arc<watch::Sender<BTreeMap<NodeId, i64>>>,
 }
 
 impl Board {
@@ -157,6 +160,7 @@ impl Board {
             room: Arc::new(watch::Sender::new(Room::Ample)),
             leading: Arc::new(watch::Sender::new(true)),
             unfit: Arc::default(),
+            ahead: Arc::default(),
         }
     }
 
@@ -215,18 +219,34 @@ impl Board {
         self.leading.send_replace(false);
     }
 
-    /// What this node says of its leadership.
-    pub fn leadership(&self) -> Leadership {
+    /// What this node says of its leadership; `now` is its clock.
+    pub fn leadership(&self, now: i64) -> Leadership {
         let led = self.seats.iter().filter(|seat| seat.borrow().standing.role == Role::Leader);
-        Leadership::new(self.is_fit(), led.map(|seat| seat.borrow().standing.shard).collect::<Vec<_>>())
+        Leadership::new(self.is_fit(), now, led.map(|seat| seat.borrow().standing.shard).collect::<Vec<_>>())
     }
 
-    /// What a peer says of its leadership. Of shards without a replica here nothing else tells who leads.
-    pub fn heard(&self, peer: NodeId, said: &Leadership) {
+    /// What a peer says of its leadership and clock. Of shards without a replica here nothing else tells who leads.
+    pub fn heard(&self, peer: NodeId, said: &Leadership, now: i64) {
         self.unfit.send_if_modified(|unfit| if said.may_lead { unfit.remove(&peer) } else { unfit.insert(peer) });
+        self.ahead.send_modify(|ahead| {
+            ahead.insert(peer, said.clock.saturating_sub(now));
+        });
+        self.led_by(peer, |shard| said.has(shard));
+    }
+
+    /// A peer is not connected any more: what it said no longer counts.
+    pub fn lost(&self, peer: NodeId) {
+        self.unfit.send_if_modified(|unfit| unfit.remove(&peer));
+        self.ahead.send_modify(|ahead| {
+            ahead.remove(&peer);
+        });
+        self.led_by(peer, |_| false);
+    }
+
+    fn led_by(&self, peer: NodeId, leads: impl Fn(ShardId) -> bool) {
         for seat in self.seats.iter() {
             seat.send_if_modified(|Seat { standing, .. }| {
-                let leads = said.has(standing.shard);
+                let leads = leads(standing.shard);
                 let news = leads != (standing.leader == Some(peer)) && standing.phase == Phase::Absent;
                 if news {
                     standing.leader = leads.then_some(peer);
@@ -234,6 +254,17 @@ impl Board {
                 news
             });
         }
+    }
+
+    /// The clock that shard time may follow: this node's, but not more than a little past the median of the clocks of
+    /// the nodes that are connected. So one clock that jumps expires nothing.
+    pub fn sober(&self, now: i64) -> i64 {
+        let mut clocks: Vec<i64> = self.ahead.borrow().values().map(|ahead| now.saturating_add(*ahead)).collect();
+        clocks.push(now);
+        clocks.sort_unstable();
+        let median = clocks[(clocks.len() - 1) / 2];
+        let ahead = i64::try_from(limits::SHARD_TIME_AHEAD_MAX.as_nanos()).expect("a minute");
+        now.min(median.saturating_add(ahead))
     }
 
     /// Whether a peer may lead, as it last said.
@@ -263,3 +294,47 @@ impl Board {
 
 /// How long a caller waits between two looks at a seat whose leader is unknown.
 pub const LEADER_POLL: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::production::MachineClock;
+    use crate::tree::Identity;
+
+    const MINUTE: i64 = 60_000_000_000;
+    const DAY: i64 = 24 * 60 * MINUTE;
+
+    fn board() -> Board {
+        let identity = Identity { node: NodeId(1), name: "one".to_owned(), boot: millpond::id::Boot(1) };
+        Board::new(NodeId(1), 4, &TreeHandle::new(identity, Arc::new(MachineClock), false))
+    }
+
+    #[test]
+    fn one_clock_that_jumps_is_held_a_minute_past_the_median() {
+        let board = board();
+        assert_eq!(board.sober(5 * DAY), 5 * DAY, "a node alone follows its own clock");
+        for peer in [2, 3] {
+            board.heard(NodeId(peer), &Leadership::new(true, DAY, []), DAY);
+        }
+        assert_eq!(board.sober(DAY + MINUTE / 2), DAY + MINUTE / 2);
+        for peer in [2, 3] {
+            board.heard(NodeId(peer), &Leadership::new(true, DAY, []), 3 * DAY);
+        }
+        assert_eq!(board.sober(3 * DAY), DAY + MINUTE, "its own clock jumped by two days");
+        board.heard(NodeId(2), &Leadership::new(true, 9 * DAY, []), DAY);
+        board.heard(NodeId(3), &Leadership::new(true, DAY, []), DAY);
+        assert_eq!(board.sober(DAY), DAY, "a peer's clock jumped");
+    }
+
+    #[test]
+    fn the_leader_of_a_shard_without_a_replica_here_is_who_says_so_until_it_is_lost() {
+        let board = board();
+        board.heard(NodeId(2), &Leadership::new(true, 0, [ShardId(3)]), 0);
+        assert_eq!((board.leader(ShardId(3)), board.leader(ShardId(2))), (Some(NodeId(2)), None));
+        board.heard(NodeId(3), &Leadership::new(false, 0, [ShardId(3)]), 0);
+        assert_eq!(board.leader(ShardId(3)), Some(NodeId(3)));
+        assert!(!board.is_peer_fit(NodeId(3)) && board.is_peer_fit(NodeId(2)));
+        board.lost(NodeId(3));
+        assert_eq!(board.leader(ShardId(3)), None);
+    }
+}

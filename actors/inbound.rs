@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::links::{Answer, Inbound, PeerState};
-use crate::metadata::{Greeting, Leadership, MetadataMessage};
+use crate::metadata::{Greeting, MetadataMessage};
 use crate::query::QueryGate;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
@@ -74,7 +74,7 @@ impl Inbound for Reception {
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
         let greeting = self.greeting.borrow().clone();
         let (hello, leadership) = greeting.read(from_claimed, &hello)?;
-        self.site.board.heard(from_claimed, &leadership);
+        self.site.board.heard(from_claimed, &leadership, self.site.env.clock.now());
         let verdict = greeting.judge(&hello);
         // The metadata actor restarts with what the next hello, a second later, tells it.
         let _ = self.metadata.cast(MetadataMessage::Greeted(hello));
@@ -82,13 +82,13 @@ impl Inbound for Reception {
     }
 
     fn our_hello(&self) -> Bytes {
-        self.greeting.borrow().ours(&self.site.board.leadership())
+        self.greeting.borrow().ours(&self.site.board.leadership(self.site.env.clock.now()))
     }
 
     fn changed(&self, peer: NodeId, state: PeerState) {
         tracing::info!(peer = peer.0, ?state, "link changed");
         if state != PeerState::Connected {
-            self.site.board.heard(peer, &Leadership::new(true, []));
+            self.site.board.lost(peer);
             let _ = self.metadata.cast(MetadataMessage::Parted(peer));
         }
     }

@@ -23,7 +23,7 @@ use crate::shards::{Group, replica_spec, snapshotter_spec};
 use crate::site::Site;
 use crate::supervision::{Actor, ActorError, Children, Own};
 
-/// What a node says of its leadership, beside its hello.
+/// What a node says of its leadership and its clock, beside its hello.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leadership {
     /// Whether it may be handed more: it has room on its disk and is not about to stop.
@@ -31,18 +31,20 @@ pub struct Leadership {
     /// The shards it leads, one bit each, the lowest first: how a node without a replica of a shard finds its leader.
     #[serde(with = "serde_bytes")]
     pub leads: Vec<u8>,
+    /// Its clock, in nanoseconds since the Unix epoch.
+    pub clock: i64,
 }
 
 impl Leadership {
     /// Of these shards.
-    pub fn new(may_lead: bool, shards: impl IntoIterator<Item = ShardId>) -> Self {
+    pub fn new(may_lead: bool, clock: i64, shards: impl IntoIterator<Item = ShardId>) -> Self {
         let mut leads = Vec::new();
         for shard in shards {
             let at = shard.0 as usize / 8;
             leads.resize(leads.len().max(at + 1), 0);
             leads[at] |= 1 << (shard.0 % 8);
         }
-        Self { may_lead, leads }
+        Self { may_lead, leads, clock }
     }
 
     /// Whether it leads a shard.

@@ -84,6 +84,8 @@ pub const BATCH_RAW_BYTES_MAX: usize = 480 * KIB;
 pub const BATCH_ROWS_MAX: usize = 32_768;
 /// Time in which a node that was forwarded an entry answers; the entry is sent again after, which dedupes.
 pub const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
+/// How far a leader's clock may take shard time past the median of the connected nodes' clocks.
+pub const SHARD_TIME_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Idempotency keys a shard remembers, oldest out first.
 pub const KEYS_PER_SHARD_MAX: usize = MIB;
 /// How long a key is remembered, in shard time.

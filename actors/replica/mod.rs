@@ -372,7 +372,7 @@ impl ReplicaState {
             reply.send(AppendOutcome::Busy);
             return Ok(());
         }
-        let payload = machine.stamp(payload, self.arguments.env.clock.now());
+        let payload = machine.stamp(payload, self.now());
         let ticket = self.ticket();
         self.proposals.insert(ticket, (reply, Instant::now()));
         self.advance(Event::Propose { ticket, payload })
@@ -398,6 +398,11 @@ impl ReplicaState {
         let ticket = self.ticket();
         self.reads.insert(ticket, reply);
         self.advance(Event::Read { ticket })
+    }
+
+    /// The clock that shard time follows, in nanoseconds since the Unix epoch.
+    fn now(&self) -> i64 {
+        self.arguments.board.sober(self.arguments.env.clock.now())
     }
 
     fn is_behind(&self) -> bool {

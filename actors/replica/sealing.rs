@@ -37,7 +37,7 @@ impl Seal {
 impl ReplicaState {
     /// Proposes a seal when the head is old, so that no log is kept for ever by a quiet shard.
     pub(super) fn seal_by_age(&mut self) -> Result<(), ActorError> {
-        let now = self.arguments.env.clock.now();
+        let now = self.now();
         let due = self.machine.as_ref().is_some_and(|machine| machine.is_due(now, self.arguments.head_age_max));
         if due { self.propose_seal(false) } else { Ok(()) }
     }
@@ -49,7 +49,7 @@ impl ReplicaState {
         if self.seal_proposed.is_some() || !self.seals.is_empty() {
             return Ok(());
         }
-        let (leads, sealed, now) = (core.role() == Role::Leader, machine.sealed(), self.arguments.env.clock.now());
+        let (leads, sealed, now) = (core.role() == Role::Leader, machine.sealed(), self.now());
         let hold = core.peers().iter().map(|peer| peer.matched).min().unwrap_or(core.applied());
         let payload = if leads { machine.seal_command(hold, now) } else { None };
         if leads || self.let_go {
