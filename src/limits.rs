@@ -131,8 +131,6 @@ pub const FETCHES_WAITING_MAX: usize = 16;
 pub const FETCH_TICKS_MAX: u32 = 50;
 /// The context of a message: the name of a read round, or the mark of a leadership transfer.
 pub const MESSAGE_CONTEXT_BYTES_MAX: usize = 32;
-/// Messages of different groups in one batch to one peer.
-pub const MESSAGES_PER_BATCH_MAX: usize = 4_096;
 /// The highest term and index taken from a peer: no honest group gets there, and what is added to it never overflows.
 pub const LOG_NUMBER_MAX: u64 = 1 << 62;
 /// Voters of the metadata group; the other nodes learn.

@@ -10,8 +10,7 @@
 //! | H | header: MessagePack array `[kind, to, from, term, log_term, index, commit, commit_term, reject, reject_hint, context, [[term, kind, length] per entry]]` |
 //! | rest | the payloads of the entries, one after the other |
 //!
-//! The indexes of entries are not sent: they follow on `index`. A batch has the same frame; its header is an array of
-//! `[shard, header]`, and the payloads of all its messages follow in order. Decoded payloads are slices of the input.
+//! The indexes of entries are not sent: they follow on `index`. Decoded payloads are slices of the input.
 
 use bytes::Bytes;
 use raft::eraftpb;
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConsensusError;
 use crate::entry::{Entry, EntryKind};
-use crate::id::{Index, ReplicaId, ShardId, Term};
+use crate::id::{Index, ReplicaId, Term};
 use crate::limits;
 
 const VERSION: u8 = 1;
@@ -145,7 +144,16 @@ impl Message {
 
     /// Its bytes, as the head of this file describes them.
     pub fn encode(&self) -> Vec<u8> {
-        frame(&self.header(), std::slice::from_ref(self).iter())
+        let mut bytes = Vec::with_capacity(self.payload_bytes() + 256);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&[0; PREFIX_BYTES - 1]);
+        rmp_serde::encode::write(&mut bytes, &self.header()).expect("writing to memory cannot fail");
+        let length = u32::try_from(bytes.len() - PREFIX_BYTES).expect("a header is far below 4 GiB");
+        bytes[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+        for entry in &self.entries {
+            bytes.extend_from_slice(&entry.payload);
+        }
+        bytes
     }
 
     /// Reads a message. Payloads are slices of `input`, which stays alive as long as they do.
@@ -154,8 +162,7 @@ impl Message {
     /// `Undecodable` for bytes that `encode` does not make, or more of them than the limits allow.
     pub fn decode(input: &Bytes) -> Result<Self, ConsensusError> {
         let (header, mut payloads) = unframe(input)?;
-        let header: Header<'_> = parse(input.len(), &header)?;
-        let message = Self::from_header(input.len(), &header, &mut payloads)?;
+        let message = Self::from_header(input.len(), &parse(input.len(), &header)?, &mut payloads)?;
         if !payloads.is_empty() {
             return Err(undecodable(input.len(), "bytes after the last payload"));
         }
@@ -256,49 +263,6 @@ impl Message {
     }
 }
 
-/// Encodes messages of several groups to one peer; at most `MESSAGES_PER_BATCH_MAX`, and the caller keeps their bytes
-/// below `MESSAGE_BYTES_MAX`.
-pub fn encode_many(messages: &[(ShardId, Message)]) -> Vec<u8> {
-    assert!(messages.len() <= limits::MESSAGES_PER_BATCH_MAX, "a batch of {} messages", messages.len());
-    let headers: Vec<(ShardId, Header<'_>)> =
-        messages.iter().map(|(shard, message)| (*shard, message.header())).collect();
-    frame(&headers, messages.iter().map(|(_, message)| message))
-}
-
-/// Reads what `encode_many` made. Payloads are slices of `input`.
-///
-/// # Errors
-/// `Undecodable` for bytes that `encode_many` does not make, or more of them than the limits allow.
-pub fn decode_many(input: &Bytes) -> Result<Vec<(ShardId, Message)>, ConsensusError> {
-    let (header, mut payloads) = unframe(input)?;
-    let headers: Vec<(ShardId, Header<'_>)> = parse(input.len(), &header)?;
-    if headers.len() > limits::MESSAGES_PER_BATCH_MAX {
-        return Err(undecodable(input.len(), "too many messages"));
-    }
-    let mut messages = Vec::with_capacity(headers.len());
-    for (shard, header) in &headers {
-        messages.push((*shard, Message::from_header(input.len(), header, &mut payloads)?));
-    }
-    if !payloads.is_empty() {
-        return Err(undecodable(input.len(), "bytes after the last payload"));
-    }
-    Ok(messages)
-}
-
-fn frame<'a>(header: &impl Serialize, messages: impl Iterator<Item = &'a Message> + Clone) -> Vec<u8> {
-    let payload_bytes: usize = messages.clone().map(Message::payload_bytes).sum();
-    let mut bytes = Vec::with_capacity(payload_bytes + 256);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&[0; PREFIX_BYTES - 1]);
-    rmp_serde::encode::write(&mut bytes, header).expect("writing to memory cannot fail");
-    let length = u32::try_from(bytes.len() - PREFIX_BYTES).expect("a header is far below 4 GiB");
-    bytes[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
-    for entry in messages.flat_map(|message| &message.entries) {
-        bytes.extend_from_slice(&entry.payload);
-    }
-    bytes
-}
-
 fn unframe(input: &Bytes) -> Result<(Bytes, Bytes), ConsensusError> {
     if input.len() > limits::MESSAGE_BYTES_MAX {
         return Err(undecodable(input.len(), "too many bytes"));
@@ -317,7 +281,7 @@ fn unframe(input: &Bytes) -> Result<(Bytes, Bytes), ConsensusError> {
     Ok((input.slice(PREFIX_BYTES..PREFIX_BYTES + length), input.slice(PREFIX_BYTES + length..)))
 }
 
-fn parse<'a, T: Deserialize<'a>>(input: usize, header: &'a [u8]) -> Result<T, ConsensusError> {
+fn parse(input: usize, header: &[u8]) -> Result<Header<'_>, ConsensusError> {
     rmp_serde::from_slice(header).map_err(|source| ConsensusError::Undecodable {
         bytes: input,
         what: "the header is no header",
@@ -411,12 +375,6 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_batch_comes_back_as_it_was(messages in proptest::collection::vec((any::<u32>(), any_message()), 0..5)) {
-            let messages: Vec<_> = messages.into_iter().map(|(shard, message)| (ShardId(shard), message)).collect();
-            prop_assert_eq!(decode_many(&encode_many(&messages).into()).unwrap(), messages);
-        }
-
-        #[test]
         fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), framed: bool) {
             if framed && bytes.len() >= PREFIX_BYTES {
                 let header = bytes.len() / 2;
@@ -425,7 +383,6 @@ pub(super) mod tests {
             }
             let bytes = Bytes::from(bytes);
             let _ = Message::decode(&bytes);
-            let _ = decode_many(&bytes);
         }
 
         #[test]
@@ -438,7 +395,6 @@ pub(super) mod tests {
             }
             let bytes = Bytes::from(bytes);
             let _ = Message::decode(&bytes);
-            let _ = decode_many(&bytes);
         }
     }
 

@@ -27,7 +27,7 @@ use crate::class::Class;
 use crate::entry::{Entry, EntryKind, HardState, Position};
 use crate::id::{Index, ReplicaId, ShardId, Term};
 
-pub use message::{Message, MessageKind, decode_many, encode_many};
+pub use message::{Message, MessageKind};
 pub use replica::{Knobs, PeerState, PeerStatus, Replica, ReplicaOptions, ReplicaStatus};
 
 /// What happened, from the caller's side.

@@ -139,11 +139,6 @@ impl ShardMap {
         None
     }
 
-    /// The node that should lead this shard; all of them at once are cheaper.
-    pub fn preferred_leader(&self, shard: ShardId) -> Option<NodeId> {
-        self.preferred_leaders().remove(&shard)
-    }
-
     /// Checks a map that came from outside this room.
     ///
     /// # Errors
@@ -313,8 +308,6 @@ mod tests {
         let map = plan(3, 16, 3);
         let leaders: Vec<u64> = map.preferred_leaders().into_values().map(|node| node.0).collect();
         assert_eq!(leaders, [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1]);
-        assert_eq!(map.preferred_leader(ShardId(4)), Some(NodeId(2)));
-        assert_eq!(map.preferred_leader(ShardId(16)), None);
         assert_eq!(map.placement(ShardId::METADATA), None);
     }
 

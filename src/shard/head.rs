@@ -107,15 +107,6 @@ impl Head {
     pub(super) fn view(&self) -> HeadView {
         HeadView { chunks: self.chunks.iter().cloned().collect() }
     }
-
-    pub(super) fn from(&self, offset: Offset) -> impl Iterator<Item = &Arc<HeadBatch>> {
-        let first = self.chunks.partition_point(|chunk| ends_before(chunk.last(), offset));
-        self.chunks.range(first..).flat_map(|chunk| chunk.iter()).skip_while(move |b| ends_before(Some(b), offset))
-    }
-}
-
-fn ends_before(batch: Option<&Arc<HeadBatch>>, offset: Offset) -> bool {
-    batch.is_some_and(|batch| batch.summary().last_offset < offset.0)
 }
 
 /// The head as it was at one moment; cheap to clone.

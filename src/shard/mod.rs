@@ -267,11 +267,6 @@ impl Shard {
         self.head.view()
     }
 
-    /// The batches of the head that hold the record with this offset or later ones, in order.
-    pub fn batches_from(&self, offset: Offset) -> impl Iterator<Item = &Arc<HeadBatch>> {
-        self.head.from(offset)
-    }
-
     /// The segment through this entry is registered: its batches leave the head.
     pub fn sealed(&mut self, through: Index) {
         self.head.sealed(through);
