@@ -1,5 +1,6 @@
 //! From a configuration to a running node: opens the folder, recovers the log, makes the handles, starts the root.
-//! It decides nothing that is decided again later.
+//! It decides nothing that is decided again later. [`boot`] does so on a machine; a simulation calls the same steps with
+//! an [`Env`] of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use millpond::storage::disk::Disk;
 use millpond::storage::error::StorageError;
 use millpond::storage::registry::Registry;
 use millpond::storage::snapshot::SnapshotError;
-use millpond::storage::wal::{Wal, WalOptions};
+use millpond::storage::wal::{RecoveryReport, Wal, WalOptions};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ use crate::disk::{FolderDisk, FolderError};
 use crate::env::{Clock, Env, PeerLink, Random};
 use crate::inbound::Reception;
 use crate::ingest::Gate;
+use crate::knobs::Knobs;
 use crate::links::Links;
 use crate::listeners::http;
 use crate::listeners::http::intake::IntakeState;
@@ -87,16 +89,38 @@ impl BootError {
 pub struct Running {
     root: Root,
     site: Site,
+    queries: QueryGate,
+    routes: Router,
     closing: watch::Sender<bool>,
 }
 
 impl Running {
+    /// The handles that its actors share.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The way to its queriers.
+    pub fn queries(&self) -> &QueryGate {
+        &self.queries
+    }
+
+    /// What its HTTP listener serves.
+    pub fn routes(&self) -> &Router {
+        &self.routes
+    }
+
     /// Hands leadership to others, answers the requests at hand, and stops every actor.
     pub async fn stop(mut self, reason: &str) -> Outcome {
         self.hand_over().await;
         self.closing.send_replace(true);
         self.root.stop(reason);
         self.outcome().await
+    }
+
+    /// Ends every actor where it stands, as the end of a process does.
+    pub fn kill(&self) {
+        self.root.kill();
     }
 
     /// Waits until the node has ended by itself.
@@ -123,26 +147,18 @@ impl Running {
 /// What is missing or damaged, and what to do about it.
 pub async fn boot(config: Config) -> Result<Running, BootError> {
     let (clock, random) = (Arc::new(MachineClock), Arc::new(MachineRandom));
-    let node = config.node.id;
     let socket = listen(&config).await?;
-    let options = wal_options(&config);
-    let now = u64::try_from(clock.now()).unwrap_or(0);
     let (folder, draws) = (config.node.data.clone(), [random.draw(), random.draw(), random.draw()]);
-    let opened = tokio::task::spawn_blocking(move || open(&folder, node, options, now, draws));
-    let (disk, wal, registry, stored) = opened.await.map_err(|error| BootError::Actors(error.to_string()))??;
-
-    let StoredIdentity { identity, boot } = stored;
-    let tree_identity = TreeIdentity { node, name: config.node.name.as_str().to_owned(), boot };
-    let tree = TreeHandle::new(tree_identity, Arc::clone(&clock) as Arc<dyn Clock>, config.node.fault_injection);
-    let board = Board::new(node, config.cluster.shards, &tree);
-    let others: Vec<(NodeId, String)> = config
-        .cluster
-        .nodes
-        .iter()
-        .filter(|member| member.id != node)
-        .map(|member| (member.id, member.peer.as_str().to_owned()))
-        .collect();
-    let links = Links::new(node, &tree, &others, clock.now());
+    let (node, options, now) = (config.node.id, wal_options(&config), clock.now());
+    let opened = tokio::task::spawn_blocking(move || {
+        let disk: Arc<dyn Disk> = Arc::new(FolderDisk::open(Path::new(&folder))?);
+        let store = Store::open(&disk, node, options, now, draws)?;
+        tracing::info!(folder, store = %store.identity.identity.store, report = ?store.report, "the data folder is open");
+        Ok::<_, BootError>((disk, store))
+    });
+    let (disk, store) = opened.await.map_err(|error| BootError::Actors(error.to_string()))??;
+    let boot = store.identity.boot;
+    let handles = Handles::new(&config, boot, Arc::clone(&clock) as Arc<dyn Clock>);
     let transport = config.node.peer.map(|listen| {
         let transport = TransportConfig {
             node,
@@ -150,59 +166,96 @@ pub async fn boot(config: Config) -> Result<Running, BootError> {
             cluster: config.cluster.name.as_str().to_owned(),
             cookie: config.cluster.cookie.reveal().to_owned(),
             listen,
-            peers: others,
+            peers: peers_of(&config),
             random: Arc::clone(&random) as Arc<dyn Random>,
         };
-        Transport::new(transport, &tree, &links)
+        Transport::new(transport, &handles.tree, &handles.links)
     });
     let peers: Arc<dyn PeerLink> = transport.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Transport::peers);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let blocking = Arc::new(MachineThreads::start(workers).map_err(BootError::Threads)?);
-    let metrics = Arc::new(Metrics::new(tree.clone(), survey(board.clone(), links.clone(), Arc::clone(&disk))));
+    let blocking = Arc::new(MachineThreads::start().map_err(BootError::Threads)?);
+    let (halt, knobs) = (Arc::new(MachineEnd), Knobs::default());
+    let env = Env { node, boot, clock, random, disk, peers, blocking, halt, knobs };
+    start(config, env, handles, store, transport, Some(socket))
+        .await
+        .map_err(|error| BootError::Actors(error.to_string()))
+}
+
+/// What a node is reached through, before anything of it runs.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// Where actors are seen.
+    pub tree: TreeHandle,
+    /// Where replicas publish how they stand.
+    pub board: Board,
+    /// The other nodes.
+    pub links: Links,
+}
+
+impl Handles {
+    /// The handles of one life of a node.
+    pub fn new(config: &Config, boot: Boot, clock: Arc<dyn Clock>) -> Self {
+        let node = config.node.id;
+        let identity = TreeIdentity { node, name: config.node.name.as_str().to_owned(), boot };
+        let now = clock.now();
+        let tree = TreeHandle::new(identity, clock, config.node.fault_injection);
+        let board = Board::new(node, config.cluster.shards, &tree);
+        let links = Links::new(node, &tree, &peers_of(config), now);
+        Self { tree, board, links }
+    }
+}
+
+fn peers_of(config: &Config) -> Vec<(NodeId, String)> {
+    let others = config.cluster.nodes.iter().filter(|member| member.id != config.node.id);
+    others.map(|member| (member.id, member.peer.as_str().to_owned())).collect()
+}
+
+/// Starts the tree of a node. Without a socket nobody is listened to, and [`Running::routes`] is the way in.
+///
+/// # Errors
+/// An actor did not start.
+pub async fn start(
+    config: Config,
+    env: Env,
+    handles: Handles,
+    store: Store,
+    transport: Option<Transport>,
+    socket: Option<TcpListener>,
+) -> Result<Running, ActorError> {
+    let Handles { tree, board, links } = handles;
+    let metrics = Arc::new(Metrics::new(tree.clone(), survey(board.clone(), links.clone(), Arc::clone(&env.disk))));
     if config.node.insecure {
         metrics.insecure();
     }
-    let env = Env { node, boot, clock, random, disk, peers, blocking, halt: Arc::new(MachineEnd) };
     let log = tree.seat("log-writer", Some(ROOT));
     let site = Site { config: Arc::new(config), env, tree, board, log, links, metrics };
-    start(site, wal, registry, identity, transport, socket).await.map_err(|error| BootError::Actors(error.to_string()))
-}
-
-async fn start(
-    site: Site,
-    wal: Wal,
-    registry: Registry,
-    identity: Identity,
-    transport: Option<Transport>,
-    socket: TcpListener,
-) -> Result<Running, ActorError> {
-    let formation = Formation::new(metadata::settings(&site), identity);
+    let formation = Formation::new(metadata::settings(&site), store.identity.identity);
     let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
     let metadata = site.tree.seat("metadata", Some(ROOT));
     let in_flight = site.config.node.memory_bytes.0 / limits::MEMORY_IN_FLIGHT_PART;
     let in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let workers = site.env.blocking.workers();
     let ingesters = (0..workers).map(|k| site.tree.seat(&format!("ingester-{k}"), Some("ingest"))).collect();
     let gate = Gate::new(in_flight, ingesters, site.board.clone());
     let queries = QueryGate::new(&site, workers);
     let inbound = Arc::new(Reception::new(site.clone(), metadata.clone(), greeting.subscribe(), queries.clone()));
     let closing = watch::Sender::new(false);
+    let routes = routes(&site, gate.clone(), queries.clone());
     let arguments = NodeArguments {
         site: site.clone(),
-        wal: Some(wal),
-        registry: Arc::new(registry),
+        wal: Some(store.wal),
+        registry: Arc::new(store.registry),
         greeting,
         metadata,
         transport,
         inbound,
-        gate: gate.clone(),
+        gate,
         queries: queries.clone(),
-        socket: Arc::new(socket),
-        routes: routes(&site, gate, queries),
+        socket: socket.map(Arc::new),
+        routes: routes.clone(),
         closing: closing.subscribe(),
     };
     let root = spawn_root(&site.tree.seat(ROOT, None), Node, arguments).await?;
-    Ok(Running { root, site, closing })
+    Ok(Running { root, site, queries, routes, closing })
 }
 
 /// Everything HTTP serves.
@@ -228,28 +281,49 @@ async fn listen(config: &Config) -> Result<TcpListener, BootError> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
+/// The bounds of the log that the configuration names.
 fn wal_options(config: &Config) -> WalOptions {
     let limits = &config.node.limits;
     WalOptions { segment_bytes: limits.wal_segment_bytes.0, bytes_max: limits.wal_bytes_max.0, ..WalOptions::default() }
 }
 
-type Opened = (Arc<dyn Disk>, Wal, Registry, StoredIdentity);
+/// What a data folder holds, opened and recovered.
+#[derive(Debug)]
+pub struct Store {
+    /// The log; what it holds is durable.
+    pub wal: Wal,
+    /// Where the identity is kept.
+    pub registry: Registry,
+    /// Who this node is, and the life that begins.
+    pub identity: StoredIdentity,
+    /// What recovery found.
+    pub report: RecoveryReport,
+}
 
-/// Opens everything in the data folder; blocking.
-fn open(folder: &str, node: NodeId, options: WalOptions, now: u64, draws: [u64; 3]) -> Result<Opened, BootError> {
-    let disk: Arc<dyn Disk> = Arc::new(FolderDisk::open(Path::new(folder))?);
-    let registry = Registry::open(&*disk)?;
-    let actors = |error: ActorError| BootError::Actors(error.to_string());
-    let mut stored = match StoredIdentity::read(&registry).map_err(actors)? {
-        Some(stored) => stored,
-        None => {
-            let store = StoreId(u128::from(draws[0]) << 64 | u128::from(draws[1]));
-            StoredIdentity { identity: Identity { store, node, formed: None }, boot: Boot(0) }
-        }
-    };
-    stored.boot = Boot(now.max(stored.boot.0 + 1));
-    stored.write(&registry).map_err(actors)?;
-    let (wal, report) = Wal::open(Arc::clone(&disk), options, draws[2])?;
-    tracing::info!(folder, store = %stored.identity.store, ?report, "the data folder is open");
-    Ok((disk, wal, registry, stored))
+impl Store {
+    /// Opens everything in a data folder and begins a life; blocking. `now` is the node's clock, `draws` are random.
+    ///
+    /// # Errors
+    /// What is damaged, and what to do about it.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        node: NodeId,
+        options: WalOptions,
+        now: i64,
+        draws: [u64; 3],
+    ) -> Result<Self, BootError> {
+        let registry = Registry::open(&**disk)?;
+        let actors = |error: ActorError| BootError::Actors(error.to_string());
+        let mut identity = match StoredIdentity::read(&registry).map_err(actors)? {
+            Some(stored) => stored,
+            None => {
+                let store = StoreId(u128::from(draws[0]) << 64 | u128::from(draws[1]));
+                StoredIdentity { identity: Identity { store, node, formed: None }, boot: Boot(0) }
+            }
+        };
+        identity.boot = Boot(u64::try_from(now).unwrap_or(0).max(identity.boot.0 + 1));
+        identity.write(&registry).map_err(actors)?;
+        let (wal, report) = Wal::open(Arc::clone(disk), options, draws[2])?;
+        Ok(Self { wal, registry, identity, report })
+    }
 }

@@ -1,4 +1,4 @@
-//! The one way out of an actor: clock, randomness, disk, peers and threads, handed down at start.
+//! The one way out of an actor: clock, randomness, disk, peers and threads, handed down at start with the knobs.
 //!
 //! Production fills it with the machine's own; the simulation with seeded ones. An actor that needs time to pass uses
 //! `tokio::time`, which the simulation pauses.
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millpond::id::{Boot, NodeId};
 use millpond::storage::disk::Disk;
+
+use crate::knobs::Knobs;
 
 /// Wall-clock time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -35,6 +37,8 @@ pub enum Lane {
 pub trait Blocking: Send + Sync + fmt::Debug {
     /// Hands the work over and returns at once.
     fn run(&self, lane: Lane, work: Box<dyn FnOnce() + Send>);
+    /// How much work of the pool runs at once, at least one.
+    fn workers(&self) -> usize;
 }
 
 /// The transport below the links: at most once, may drop, repeat and reorder, never blocks.
@@ -108,4 +112,6 @@ pub struct Env {
     pub blocking: Arc<dyn Blocking>,
     /// The end of the process.
     pub halt: Arc<dyn Halt>,
+    /// What is tuned.
+    pub knobs: Knobs,
 }

@@ -211,7 +211,7 @@ impl LogWriterState {
         let mut bytes = 0;
         while let Some(message) = self.waiting.pop_front() {
             let size = weight(&message);
-            if !group.is_empty() && bytes + size > limits::WAL_GROUP_BYTES_MAX {
+            if !group.is_empty() && bytes + size > self.env.knobs.group_bytes_max {
                 self.waiting.push_front(message);
                 break;
             }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::env::{End, Lane, on_panic};
+use crate::folder::Folder;
 use crate::replica::ReplicaMessage;
 use crate::shards::{Group, replica_spec, snapshotter_spec};
 use crate::site::Site;
@@ -247,7 +248,7 @@ impl MetadataState {
             leads_first: false,
         };
         let site = &self.arguments.site;
-        let folder = Arc::default();
+        let folder = Folder::default();
         self.children.add(replica_spec(site, group, &folder));
         self.children.add(snapshotter_spec(site, ShardId::METADATA, &folder));
     }

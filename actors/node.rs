@@ -52,8 +52,8 @@ pub struct NodeArguments {
     pub gate: Gate,
     /// Admission of queries.
     pub queries: QueryGate,
-    /// The HTTP socket.
-    pub socket: Arc<TcpListener>,
+    /// The HTTP socket; none where requests come another way.
+    pub socket: Option<Arc<TcpListener>>,
     /// What HTTP serves.
     pub routes: Router,
     /// Turns true when the node stops.
@@ -148,7 +148,7 @@ fn ingest(site: &Site, gate: &Gate) -> ChildSpec {
         };
         let spec = |address: &Address<_>| {
             let site = site.clone();
-            ChildSpec::new(address, Restart::ISOLATED, move || {
+            ChildSpec::new(address, site.env.knobs.isolated, move || {
                 let (board, links, env, metrics) =
                     (site.board.clone(), site.links.clone(), site.env.clone(), site.metrics.clone());
                 (Ingester, IngesterArguments { strategy, board, links, env, metrics })
@@ -160,14 +160,20 @@ fn ingest(site: &Site, gate: &Gate) -> ChildSpec {
 
 fn placer(site: &Site) -> ChildSpec {
     let site = site.clone();
-    ChildSpec::new(&site.tree.seat("placer", Some(ROOT)), Restart::ISOLATED, move || (Placer, site.clone()))
+    ChildSpec::new(&site.tree.seat("placer", Some(ROOT)), site.env.knobs.isolated, move || (Placer, site.clone()))
 }
 
-fn listeners(site: &Site, socket: Arc<TcpListener>, routes: Router, closing: watch::Receiver<bool>) -> ChildSpec {
+fn listeners(
+    site: &Site,
+    socket: Option<Arc<TcpListener>>,
+    routes: Router,
+    closing: watch::Receiver<bool>,
+) -> ChildSpec {
     let site = site.clone();
     supervisor(&site.clone(), "listeners", move || {
+        let Some(socket) = socket.clone() else { return Vec::new() };
         let address = site.tree.seat("listeners/http", Some("listeners"));
-        let (socket, routes, closing) = (Arc::clone(&socket), routes.clone(), closing.clone());
+        let (routes, closing) = (routes.clone(), closing.clone());
         vec![ChildSpec::new(&address, Restart::VITAL, move || {
             let arguments =
                 HttpArguments { socket: Arc::clone(&socket), routes: routes.clone(), closing: closing.clone() };

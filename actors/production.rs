@@ -36,23 +36,25 @@ impl Random for MachineRandom {
 #[derive(Debug)]
 pub struct MachineThreads {
     log: Mutex<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
+    count: usize,
     workers: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
 }
 
 impl MachineThreads {
-    /// Starts the log thread.
+    /// Starts the log thread; the pool has as many workers as the machine has cores.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(workers: usize) -> std::io::Result<Self> {
+    pub fn start() -> std::io::Result<Self> {
         let (log, jobs) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let _guard = LogThread;
             jobs.iter().for_each(|job| job());
         })?;
-        let workers = Arc::new(Semaphore::new(workers));
-        Ok(Self { log: Mutex::new(log), workers, runtime: tokio::runtime::Handle::current() })
+        let count = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = Arc::new(Semaphore::new(count));
+        Ok(Self { log: Mutex::new(log), count, workers, runtime: tokio::runtime::Handle::current() })
     }
 }
 
@@ -69,6 +71,10 @@ impl Drop for LogThread {
 }
 
 impl Blocking for MachineThreads {
+    fn workers(&self) -> usize {
+        self.count
+    }
+
     fn run(&self, lane: Lane, work: Box<dyn FnOnce() + Send>) {
         match lane {
             Lane::Log => {

@@ -4,11 +4,12 @@
 //! and the writing run on a worker thread. A restart loses the work at hand, which the replica gives out again when
 //! told that a new life of the sealer is there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use millpond::id::ShardId;
 
-use crate::env::{Env, Lane, on_panic};
+use crate::env::Env;
+use crate::folder::Folder;
 use crate::machine::SealWork;
 use crate::metrics::Metrics;
 use crate::replica::{ReplicaMessage, Stage};
@@ -37,8 +38,8 @@ pub struct SealerArguments {
     pub shard: ShardId,
     /// Its replica.
     pub replica: Address<ReplicaMessage>,
-    /// Held while writing to the shard's folder.
-    pub folder: Arc<Mutex<()>>,
+    /// The shard's folder.
+    pub folder: Folder,
     /// Disk and threads.
     pub env: Env,
     /// Counters.
@@ -69,16 +70,8 @@ impl Actor for Sealer {
         let SealerMessage::Seal { work, reply } = message;
         myself.detail("sealing through", work.through());
         let (disk, metrics) = (Arc::clone(&state.env.disk), Arc::clone(&state.metrics));
-        let (shard, folder) = (state.shard, Arc::clone(&state.folder));
-        let job = move || {
-            let _guard = on_panic({
-                let reply = reply.clone();
-                move || drop(reply.cast(ReplicaMessage::WorkPanicked("sealing")))
-            });
-            let _folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
-            if !reply.is_current() {
-                return;
-            }
+        let shard = state.shard;
+        state.folder.run(&state.env, &reply, "sealing", move || {
             let started = tokio::time::Instant::now();
             let through = work.through();
             let outcome = work.write_segment(&disk);
@@ -86,10 +79,8 @@ impl Actor for Sealer {
                 metrics.sealed(written.raw_bytes(), started.elapsed());
                 tracing::info!(%shard, index = through.0, bytes = written.bytes(), "segment written");
             }
-            // A replica that is gone reads its snapshot anew and seals again.
-            let _ = reply.cast(ReplicaMessage::SegmentWritten { through, outcome });
-        };
-        state.env.blocking.run(Lane::Work, Box::new(job));
+            ReplicaMessage::SegmentWritten { through, outcome }
+        });
         Ok(())
     }
 }

@@ -4,17 +4,17 @@
 //! sealed when the heads of the node outgrow their budget. A restart starts its shards anew; they lose nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 
 use millpond::cluster::Cluster;
 use millpond::id::{NodeId, ReplicaId, ShardId};
 use millpond::limits;
 
+use crate::folder::Folder;
 use crate::replica::{ReplicaActor, ReplicaArguments, ReplicaMessage};
 use crate::sealer::{Sealer, SealerArguments};
 use crate::site::Site;
 use crate::snapshotter::{Snapshotter, SnapshotterArguments};
-use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own, Restart, SupervisorActor, SupervisorMessage};
+use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own, SupervisorActor, SupervisorMessage};
 
 /// What the supervisor of all shards is told.
 #[derive(Debug)]
@@ -126,8 +126,8 @@ fn placed_on(cluster: &Cluster, node: NodeId) -> Vec<(ShardId, BTreeMap<ReplicaI
 fn shard_spec(site: &Site, group: Group) -> ChildSpec {
     let shard = group.shard;
     let address = site.tree.seat::<SupervisorMessage>(&shard.to_string(), Some("shards"));
-    let (site, folder) = (site.clone(), Arc::default());
-    ChildSpec::new(&address, Restart::ISOLATED, move || {
+    let (site, folder) = (site.clone(), Folder::default());
+    ChildSpec::new(&address, site.env.knobs.isolated, move || {
         let folder = &folder;
         let specs = vec![
             replica_spec(&site, group.clone(), folder),
@@ -140,15 +140,15 @@ fn shard_spec(site: &Site, group: Group) -> ChildSpec {
 
 fn sealer_spec(site: &Site, shard: ShardId, folder: &Folder) -> ChildSpec {
     let address = site.tree.seat(&format!("{shard}/sealer"), Some(&shard.to_string()));
-    let (site, folder) = (site.clone(), Arc::clone(folder));
-    ChildSpec::new(&address, Restart::ISOLATED, move || {
+    let (site, folder) = (site.clone(), folder.clone());
+    ChildSpec::new(&address, site.env.knobs.isolated, move || {
         let replica = site.board.replica(shard).expect("a placed shard has a seat");
         (
             Sealer,
             SealerArguments {
                 shard,
                 replica,
-                folder: Arc::clone(&folder),
+                folder: folder.clone(),
                 env: site.env.clone(),
                 metrics: site.metrics.clone(),
             },
@@ -159,15 +159,12 @@ fn sealer_spec(site: &Site, shard: ShardId, folder: &Folder) -> ChildSpec {
 /// The snapshotter of a group, below the supervisor of that group.
 pub fn snapshotter_spec(site: &Site, shard: ShardId, folder: &Folder) -> ChildSpec {
     let address = site.tree.seat(&format!("{shard}/snapshotter"), Some(&shard.to_string()));
-    let (site, folder) = (site.clone(), Arc::clone(folder));
-    ChildSpec::new(&address, Restart::ISOLATED, move || {
+    let (site, folder) = (site.clone(), folder.clone());
+    ChildSpec::new(&address, site.env.knobs.isolated, move || {
         let replica = site.board.replica(shard).expect("a placed shard has a seat");
-        (Snapshotter, SnapshotterArguments { replica, folder: Arc::clone(&folder), env: site.env.clone() })
+        (Snapshotter, SnapshotterArguments { replica, folder: folder.clone(), env: site.env.clone() })
     })
 }
-
-/// Held by whoever writes to the folder of a group; made once, so that it outlives restarts.
-pub type Folder = Arc<Mutex<()>>;
 
 /// Who is who in a group.
 #[derive(Clone, Debug)]
@@ -188,8 +185,8 @@ pub struct Group {
 pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
     let shard = group.shard;
     let address = site.board.replica(shard).expect("a placed shard has a seat");
-    let (site, folder) = (site.clone(), Arc::clone(folder));
-    ChildSpec::new(&address, Restart::ISOLATED, move || {
+    let (site, folder) = (site.clone(), folder.clone());
+    ChildSpec::new(&address, site.env.knobs.isolated, move || {
         let node = site.env.node;
         let placed = group.peers.iter().find(|(_, at)| **at == node);
         let id = *placed.expect("a replica is started where it is placed").0;
@@ -203,7 +200,7 @@ pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
             learners: group.learners.clone(),
             leads_first: group.leads_first,
             head_bytes_max: site.config.node.limits.head_bytes_max.0,
-            folder: Arc::clone(&folder),
+            folder: folder.clone(),
             head_age_max: site.config.node.limits.head_age_max.0,
             sealer,
             snapshotter: site.tree.seat(&format!("{shard}/snapshotter"), Some(&parent)),

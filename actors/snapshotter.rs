@@ -4,12 +4,13 @@
 //! durable under its name. A restart loses the work at hand, which the replica gives out again when told that a new
 //! life of the snapshotter is there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use millpond::entry::SegmentMeta;
 use millpond::id::ReplicaId;
 
-use crate::env::{Env, Lane, on_panic};
+use crate::env::Env;
+use crate::folder::Folder;
 use crate::machine::SealWork;
 use crate::replica::{ReplicaMessage, Stage};
 use crate::supervision::{Actor, ActorError, Address, Own};
@@ -39,8 +40,8 @@ pub struct Snapshotter;
 pub struct SnapshotterArguments {
     /// Its replica.
     pub replica: Address<ReplicaMessage>,
-    /// Held while writing to the group's folder.
-    pub folder: Arc<Mutex<()>>,
+    /// The group's folder.
+    pub folder: Folder,
     /// Disk and threads.
     pub env: Env,
 }
@@ -69,22 +70,11 @@ impl Actor for Snapshotter {
         let SnapshotterMessage::Write { work, manifest, voters, reply } = message;
         myself.detail("snapshot through", work.through());
         let disk = Arc::clone(&state.env.disk);
-        let folder = Arc::clone(&state.folder);
-        let job = move || {
-            let _guard = on_panic({
-                let reply = reply.clone();
-                move || drop(reply.cast(ReplicaMessage::WorkPanicked("writing a snapshot")))
-            });
-            let _folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
-            if !reply.is_current() {
-                return;
-            }
+        state.folder.run(&state.env, &reply, "writing a snapshot", move || {
             let through = work.through();
             let outcome = work.write_snapshot(&disk, manifest, &voters);
-            // A replica that is gone reads its snapshot anew.
-            let _ = reply.cast(ReplicaMessage::SnapshotWritten { through, outcome });
-        };
-        state.env.blocking.run(Lane::Work, Box::new(job));
+            ReplicaMessage::SnapshotWritten { through, outcome }
+        });
         Ok(())
     }
 }

@@ -208,17 +208,18 @@ impl IngesterState {
 
     /// Sends what waits for a shard while its window is open and it has a leader.
     fn pump(&mut self, shard: ShardId) {
+        let knobs = self.arguments.env.knobs;
         loop {
             let Some(lane) = self.lanes.get_mut(&shard) else { return };
             let blocked = lane.trouble.is_some_and(|(not_before, _)| Instant::now() < not_before);
-            if lane.waiting.is_empty() || lane.in_flight >= limits::ENTRIES_IN_FLIGHT_PER_SHARD_MAX || blocked {
+            if lane.waiting.is_empty() || lane.in_flight >= knobs.entries_in_flight_max || blocked {
                 return;
             }
             let Some(leader) = self.arguments.board.leader(shard) else {
                 lane.hold();
                 return;
             };
-            let carried = lane.take_entry();
+            let carried = lane.take_entry(knobs.entry_bytes_max);
             lane.in_flight += 1;
             let parts: Vec<SubBatch> = carried.iter().map(|(_, _, part)| part.clone()).collect();
             let payload = Command::encode_batch(&parts);
@@ -267,7 +268,11 @@ impl IngesterState {
         let mut again = Vec::new();
         for ((place, request, part), verdict) in carried.into_iter().zip(verdicts) {
             match verdict.outcome {
-                Outcome::Stored { .. } | Outcome::Known { .. } => self.settle(request, None),
+                Outcome::Stored { .. } => self.settle(request, None),
+                Outcome::Known { .. } => {
+                    self.arguments.metrics.duplicate();
+                    self.settle(request, None);
+                }
                 Outcome::Gap => again.push((place, request, part)),
                 Outcome::Conflict => self.settle(request, Some(Verdict::Conflict)),
                 Outcome::TooManyStreams => self.settle(request, Some(Verdict::TooManyStreams)),
@@ -383,12 +388,12 @@ impl Lane {
         self.trouble.is_some_and(|(_, since)| now - since >= limits::UNAVAILABLE_AFTER / 2)
     }
 
-    /// The oldest parts that fit into one entry, at least one.
-    fn take_entry(&mut self) -> Vec<(u64, u64, SubBatch)> {
+    /// The oldest parts that fit into one entry of so many bytes, at least one.
+    fn take_entry(&mut self, bytes_max: usize) -> Vec<(u64, u64, SubBatch)> {
         let (mut carried, mut bytes) = (Vec::new(), Command::BATCH_OVERHEAD);
         while let Some(next) = self.waiting.first_entry() {
             let size = next.get().1.batch.len() + Command::SUB_BATCH_OVERHEAD;
-            let full = bytes + size > limits::ENTRY_BYTES_MAX || carried.len() == limits::SUB_BATCHES_MAX;
+            let full = bytes + size > bytes_max || carried.len() == limits::SUB_BATCHES_MAX;
             if full && !carried.is_empty() {
                 break;
             }

@@ -27,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 pub use peer_link::{PeerLinkActor, PeerLinkArguments, PeerLinkMessage};
 
 use crate::env::{Env, Frame};
-use crate::supervision::{Address, ChildSpec, Restart};
+use crate::supervision::{Address, ChildSpec};
 use crate::tree::TreeHandle;
 
 /// The name of the supervisor in the tree.
@@ -230,7 +230,7 @@ impl Links {
     pub fn specs(&self, env: &Env, inbound: &Arc<dyn Inbound>) -> Vec<ChildSpec> {
         let spec = |(&node, peer): (&NodeId, &Peer)| {
             let (env, inbound, report) = (env.clone(), Arc::clone(inbound), peer.report.clone());
-            ChildSpec::new(&peer.address, Restart::ISOLATED, move || {
+            ChildSpec::new(&peer.address, env.knobs.isolated, move || {
                 let arguments = PeerLinkArguments {
                     peer: node,
                     env: env.clone(),

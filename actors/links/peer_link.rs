@@ -125,7 +125,8 @@ impl Actor for PeerLinkActor {
         arguments: PeerLinkArguments,
     ) -> Result<PeerLinkState, ActorError> {
         let life = Life { boot: arguments.env.boot, incarnation: myself.incarnation().0 };
-        let link = Link::new(arguments.env.node, arguments.peer, life, arguments.inbound.our_hello());
+        let credit = arguments.env.knobs.link_credit_bytes;
+        let link = Link::new(arguments.env.node, arguments.peer, life, arguments.inbound.our_hello(), credit);
         let now = Instant::now();
         let mut state = PeerLinkState {
             arguments,

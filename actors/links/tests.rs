@@ -7,6 +7,7 @@ use millpond::storage::disk::{Disk, DiskFile, OpenMode};
 
 use super::*;
 use crate::env::{Blocking, Clock, End, Halt, Lane, PeerLink, Random};
+use crate::knobs::Knobs;
 use crate::supervision::{Root, SupervisorActor, spawn_root};
 use crate::tree::{Identity, TreeHandle};
 
@@ -27,6 +28,10 @@ impl Random for Nothing {
 }
 
 impl Blocking for Nothing {
+    fn workers(&self) -> usize {
+        1
+    }
+
     fn run(&self, _: Lane, _: Box<dyn FnOnce() + Send>) {
         unreachable!("a link never blocks")
     }
@@ -146,6 +151,7 @@ async fn end(node: u64, peer: u64, wire: &Arc<Wire>) -> Site {
         peers: Arc::clone(wire) as Arc<dyn PeerLink>,
         blocking: Arc::clone(&nothing) as Arc<dyn Blocking>,
         halt: nothing,
+        knobs: Knobs::default(),
     };
     wire.ends.lock().unwrap().insert(NodeId(node), Arc::downgrade(&links.shared));
     let node = Arc::new(Node::default());

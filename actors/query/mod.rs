@@ -95,7 +95,7 @@ impl QueryGate {
         ChildSpec::new(&address, Restart::VITAL, move || {
             let spec = |querier: &Address<QuerierMessage>| {
                 let reader = gate.reader.clone();
-                ChildSpec::new(querier, Restart::ISOLATED, move || (Querier, reader.clone()))
+                ChildSpec::new(querier, reader.site().env.knobs.isolated, move || (Querier, reader.clone()))
             };
             (SupervisorActor, gate.queriers.iter().map(spec).collect())
         })

@@ -21,6 +21,7 @@ use millpond::storage::lossy::LossyDisk;
 use super::*;
 use crate::board::{Board, Phase};
 use crate::env::{Blocking, Env, Lane};
+use crate::knobs::Knobs;
 use crate::links::Links;
 use crate::metrics::{Metrics, Standing as Gauges};
 use crate::production::{MachineClock, MachineEnd, MachineRandom, NoPeers};
@@ -35,6 +36,10 @@ const NODE: NodeId = NodeId(1);
 struct Inline;
 
 impl Blocking for Inline {
+    fn workers(&self) -> usize {
+        1
+    }
+
     fn run(&self, _: Lane, work: Box<dyn FnOnce() + Send>) {
         work();
     }
@@ -90,6 +95,7 @@ impl World {
             peers: Arc::new(NoPeers),
             blocking: Arc::new(Inline),
             halt: Arc::new(MachineEnd),
+            knobs: Knobs::default(),
         };
         let site = Site {
             config: Arc::new(Config::single()),

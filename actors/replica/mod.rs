@@ -9,11 +9,11 @@ mod carry_out;
 mod sealing;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millpond::consensus::{Effect, Event, Knobs, Message, PeerState, PeerStatus};
+use millpond::consensus::{Effect, Event, Message, PeerState, PeerStatus};
 use millpond::consensus::{Replica as Core, ReplicaOptions, Role};
 use millpond::entry::{Entry, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
@@ -25,7 +25,8 @@ use tokio::time::Instant;
 
 use crate::append::{AppendOutcome, AppendReply};
 use crate::board::{Board, Phase, Room, Standing};
-use crate::env::{Env, Lane, on_panic};
+use crate::env::Env;
+use crate::folder::Folder;
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
 use crate::machine::{Machine, MachineError, Written};
@@ -148,8 +149,8 @@ pub struct ReplicaArguments {
     pub leads_first: bool,
     /// Raw bytes of the heads of the node at which the fullest is sealed; at twice as many nothing more is taken.
     pub head_bytes_max: u64,
-    /// Held by whoever writes to the folder of this group, so that work of an ended life and of this one do not meet.
-    pub folder: Arc<Mutex<()>>,
+    /// The folder of this group.
+    pub folder: Folder,
     /// The age at which a head is sealed although small.
     pub head_age_max: Duration,
     /// Its sealer; the metadata group has none.
@@ -275,21 +276,12 @@ impl ReplicaState {
 
     /// Reads the snapshot on a worker thread.
     fn restore(&self) {
-        let (env, shard) = (self.arguments.env.clone(), self.arguments.shard);
-        let myself = self.myself.clone();
-        let disk = Arc::clone(&env.disk);
-        let folder = Arc::clone(&self.arguments.folder);
-        let work = move || {
-            let _guard = on_panic({
-                let myself = myself.clone();
-                move || drop(myself.cast(ReplicaMessage::WorkPanicked("reading the snapshot")))
-            });
-            let _folder = folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let ReplicaArguments { env, shard, folder, .. } = &self.arguments;
+        let (disk, shard) = (Arc::clone(&env.disk), *shard);
+        folder.run(env, &self.myself, "reading the snapshot", move || {
             let outcome = Machine::restore(&disk, shard).map(Box::new).map_err(|error| error.to_string());
-            // A replica that is gone needs no snapshot.
-            let _ = myself.cast(ReplicaMessage::Restored(outcome));
-        };
-        env.blocking.run(Lane::Work, Box::new(work));
+            ReplicaMessage::Restored(outcome)
+        });
     }
 
     fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorError> {
@@ -317,7 +309,7 @@ impl ReplicaState {
             boot: self.arguments.env.boot,
             incarnation,
             seed: self.arguments.env.random.draw(),
-            knobs: Knobs::default(),
+            knobs: self.arguments.env.knobs.consensus,
         };
         let core = Core::new(options, recovered, machine.applied())?;
         self.core = Some(core);

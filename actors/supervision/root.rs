@@ -31,6 +31,11 @@ impl Root {
         self.cell.stop(Some(reason.to_owned()));
     }
 
+    /// Ends the root and every actor below it where they stand; nothing is handed over and nobody is asked.
+    pub fn kill(&self) {
+        self.cell.kill();
+    }
+
     /// Waits until the root has ended.
     pub async fn outcome(&mut self) -> Outcome {
         (&mut self.outcome).await.unwrap_or_else(|_| Outcome::Failed("the watch over the root was lost".to_owned()))

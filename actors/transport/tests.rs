@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::env::{Blocking, Clock, Env, Halt};
+use crate::knobs::Knobs;
 use crate::links::tests::Nothing;
 use crate::links::{Answer, Fault, Inbound, Method, PeerState};
 use crate::supervision::{SupervisorActor, spawn_root};
@@ -116,6 +117,7 @@ async fn child(config: &str) {
         peers: transport.peers(),
         blocking: Arc::clone(&nothing) as Arc<dyn Blocking>,
         halt: nothing as Arc<dyn Halt>,
+        knobs: Knobs::default(),
     };
     let received = Arc::new(AtomicU64::new(0));
     let inbound: Arc<dyn Inbound> = Arc::new(Speaking { received: Arc::clone(&received) });

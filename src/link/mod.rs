@@ -5,7 +5,7 @@
 //! there. It keeps these rules:
 //!
 //! - nothing but heartbeats moves before both ends accepted the other's hello, nor while the peer is suspected;
-//! - each lane has at most `LINK_CREDIT_BYTES` on its way, so a peer that stops makes nobody grow;
+//! - each lane has at most its credit on its way, so a peer that stops makes nobody grow;
 //! - every queue is bounded; what finds no room is dropped and counted (Raft sends it again) or fails (calls);
 //! - an end that starts anew, with its process or alone, is a new life: nothing of an earlier one is taken.
 //!
@@ -32,8 +32,8 @@ use outgoing::{Cut, Letter, Outgoing, RAFT_PREFIX_BYTES};
 
 use crate::id::{Boot, NodeId, ShardId};
 use crate::limits::{
-    CALLS_WAITING_MAX, FAULT_BYTES_MAX, HELLO_EVERY, LINK_CREDIT_BYTES, LINK_HEARTBEAT, LINK_SUSPECT_AFTER,
-    MESSAGE_BYTES_MAX, REFUSAL_BYTES_MAX,
+    CALLS_WAITING_MAX, FAULT_BYTES_MAX, FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, HELLO_EVERY, LINK_HEARTBEAT,
+    LINK_SUSPECT_AFTER, MESSAGE_BYTES_MAX, REFUSAL_BYTES_MAX,
 };
 
 /// What a link is told.
@@ -267,9 +267,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link of `node` to `peer` in this `life`, at rest; `hello` is what the node says about itself.
+    /// A link of `node` to `peer` in this `life`, at rest; `hello` is what the node says about itself. Each lane may have
+    /// `credit_bytes` on its way: `LINK_CREDIT_BYTES`, and the same on both ends.
     #[must_use]
-    pub fn new(node: NodeId, peer: NodeId, life: Life, hello: Bytes) -> Self {
+    pub fn new(node: NodeId, peer: NodeId, life: Life, hello: Bytes, credit_bytes: usize) -> Self {
+        assert!(credit_bytes >= 2 * (FRAME_BYTES_MAX + FRAME_OVERHEAD_BYTES), "half of the credit holds a frame");
         assert!(node != peer, "a node has no link to itself");
         assert!(life.boot != Boot(0), "zero stands for a life not heard of");
         Self {
@@ -284,7 +286,7 @@ impl Link {
             sequence: 0,
             state: State::Connecting,
             peer: None,
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(credit_bytes),
             starved: false,
             told: [0; 2],
             calls: BTreeMap::new(),
@@ -637,7 +639,7 @@ impl Link {
         let Some(peer) = &self.peer else { return };
         let received = peer.incoming.received;
         let owed = (0..2).map(|lane| received[lane] - self.told[lane]).max().unwrap_or(0);
-        if owed >= LINK_CREDIT_BYTES as u64 / 2 {
+        if owed >= self.outgoing.credit_bytes / 2 {
             self.send(bare(Kind::Grant, Bytes::new()), effects);
         }
     }

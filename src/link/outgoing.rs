@@ -12,8 +12,7 @@ use super::envelope::{Kind, Lane, fragments_of};
 use super::error::LinkError;
 use crate::id::ShardId;
 use crate::limits::{
-    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_CONTROL_QUEUE_MAX, LINK_CREDIT_BYTES, LINK_LETTERS_MAX,
-    LINK_QUEUE_BYTES_MAX,
+    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_CONTROL_QUEUE_MAX, LINK_LETTERS_MAX, LINK_QUEUE_BYTES_MAX,
 };
 
 /// Shard and length before each Raft message of a batch.
@@ -52,6 +51,8 @@ struct Progress {
 /// The sending half of one life of this end.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
+    /// What each lane may have on its way.
+    pub(super) credit_bytes: u64,
     control: VecDeque<(ShardId, Bytes)>,
     control_bytes: usize,
     raft: VecDeque<(ShardId, Bytes)>,
@@ -67,6 +68,10 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    pub(super) fn new(credit_bytes: usize) -> Self {
+        Self { credit_bytes: credit_bytes as u64, ..Self::default() }
+    }
+
     /// Queues a Raft message; `false` if there is no room and it is dropped. One too big for a frame is never control.
     pub(super) fn raft(&mut self, shard: ShardId, message: Bytes, control: bool) -> bool {
         let bytes = RAFT_PREFIX_BYTES + message.len();
@@ -173,7 +178,7 @@ impl Outgoing {
 
     fn pay(&mut self, lane: Lane, payload: usize) -> bool {
         let charge = (payload + FRAME_OVERHEAD_BYTES) as u64;
-        if self.outstanding(lane) + charge > LINK_CREDIT_BYTES as u64 {
+        if self.outstanding(lane) + charge > self.credit_bytes {
             return false;
         }
         self.sent[lane as usize] += charge;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_QUEUE_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_CREDIT_BYTES, LINK_QUEUE_BYTES_MAX};
 
 const STEP: Duration = Duration::from_millis(50);
 
@@ -46,7 +46,7 @@ fn message(number: u64, length: usize) -> Bytes {
 fn end(index: usize, incarnation: u64) -> End {
     let (node, peer) = (NodeId(index as u64 + 1), NodeId(2 - index as u64));
     let life = Life { boot: Boot(7), incarnation };
-    let link = Link::new(node, peer, life, Bytes::from_static(b"hello"));
+    let link = Link::new(node, peer, life, Bytes::from_static(b"hello"), LINK_CREDIT_BYTES);
     End { link, events: vec![], restarts: 0, came: BTreeMap::new(), outcomes: BTreeMap::new(), dropped: 0 }
 }
 

@@ -17,6 +17,7 @@ use millpond::config::Config;
 use millpond::id::{Boot, NodeId};
 use serde::{Deserialize, Serialize};
 
+use super::json::json;
 use crate::load::Client;
 use crate::metrics::{self, Metrics};
 use crate::tree::{ActorReport, ActorState, CrashRefused, TreeHandle, TreeReport};
@@ -98,20 +99,13 @@ pub fn router(state: Arc<OpsState>) -> Router {
         .with_state(state)
 }
 
-fn json(value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
-    }
-}
-
 fn refusal(status: StatusCode, reason: impl Display) -> Response {
     (status, format!("{reason}\n")).into_response()
 }
 
 async fn tree(State(state): State<Arc<OpsState>>, RawQuery(query): RawQuery) -> Response {
     let all = query.is_some_and(|query| query.split('&').any(|pair| pair == "all=true" || pair == "all"));
-    if all { json(&trees(&state).await) } else { json(&state.tree.report()) }
+    if all { json(StatusCode::OK, &trees(&state).await) } else { json(StatusCode::OK, &state.tree.report()) }
 }
 
 async fn trees(state: &OpsState) -> Vec<NodeTree> {
@@ -166,24 +160,27 @@ async fn status(State(state): State<Arc<OpsState>>) -> Response {
     let ready = (state.ready)();
     let restarts = all.iter().map(|actor| actor.restarts).sum();
     let cluster = &state.config.cluster;
-    json(&StatusReport {
-        node,
-        name,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot,
-        started,
-        seconds,
-        cluster: cluster.name.to_string(),
-        fingerprint: format!("{:016x}", cluster.fingerprint()),
-        ready: ready.is_ok(),
-        reason: ready.err(),
-        actors: counted.into_iter().filter(|(_, count)| *count > 0).collect(),
-        restarts,
-        parts: all
-            .into_iter()
-            .filter(|actor| ["replica", "peer", "peer-link"].contains(&actor.kind.as_str()))
-            .collect(),
-    })
+    json(
+        StatusCode::OK,
+        &StatusReport {
+            node,
+            name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot,
+            started,
+            seconds,
+            cluster: cluster.name.to_string(),
+            fingerprint: format!("{:016x}", cluster.fingerprint()),
+            ready: ready.is_ok(),
+            reason: ready.err(),
+            actors: counted.into_iter().filter(|(_, count)| *count > 0).collect(),
+            restarts,
+            parts: all
+                .into_iter()
+                .filter(|actor| ["replica", "peer", "peer-link"].contains(&actor.kind.as_str()))
+                .collect(),
+        },
+    )
 }
 
 fn flatten(actors: Vec<ActorReport>, into: &mut Vec<ActorReport>) {
@@ -226,14 +223,17 @@ struct BuildInfo {
 /// In the form that Grafana asks of Loki. A client that tells features by the version must not take Millpond for an
 /// old Loki, so the version is Millpond's own and the rest is empty.
 async fn build_info() -> Response {
-    json(&BuildInfo {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: "",
-        branch: "",
-        build_user: "",
-        build_date: "",
-        go_version: "",
-    })
+    json(
+        StatusCode::OK,
+        &BuildInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: "",
+            branch: "",
+            build_user: "",
+            build_date: "",
+            go_version: "",
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,0 +1,40 @@
+//! The folder of a group on this node: who works in it, one at a time.
+//!
+//! Made once for a group, so that it outlives restarts: work of an ended life and of the next one do not meet. It does
+//! not know what the work is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::env::{Env, Lane, on_panic};
+use crate::replica::ReplicaMessage;
+use crate::supervision::Own;
+
+/// The folder of one group. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Folder(Arc<Mutex<()>>);
+
+impl Folder {
+    /// Runs `work` on a worker thread and sends what it returns to the life of the replica that waits for it. Work for a
+    /// life that has ended is not begun, and its outcome goes nowhere: the next life reads the folder anew and gives
+    /// out what is still to do. A panic of the work ends the replica, which would wait for ever.
+    pub fn run(
+        &self,
+        env: &Env,
+        waiting: &Own<ReplicaMessage>,
+        what: &'static str,
+        work: impl FnOnce() -> ReplicaMessage + Send + 'static,
+    ) {
+        let (folder, waiting) = (Arc::clone(&self.0), waiting.clone());
+        let job = move || {
+            let _guard = on_panic({
+                let waiting = waiting.clone();
+                move || drop(waiting.cast(ReplicaMessage::WorkPanicked(what)))
+            });
+            let _alone = folder.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.is_current() {
+                let _ = waiting.cast(work());
+            }
+        };
+        env.blocking.run(Lane::Work, Box::new(job));
+    }
+}
