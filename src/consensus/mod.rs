@@ -12,6 +12,8 @@
 //! Watermarks, always: `trimmed <= evicted <= applied <= committed <= last`, and `applied <= persisted <= last`.
 //! Entries through `trimmed` are gone; those through `evicted` are only on the disk; the rest is in memory.
 
+#[cfg(test)]
+mod golden;
 mod guard;
 mod log;
 mod message;
@@ -19,6 +21,8 @@ mod reads;
 mod replica;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
