@@ -14,6 +14,7 @@ use millpond::id::{Index, NodeId, Offset, ReplicaId, ShardId, Term};
 use millpond::limits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::metadata::Leadership;
 use crate::replica::ReplicaMessage;
@@ -141,8 +142,9 @@ pub struct Board {
     room: Arc<watch::Sender<Room>>,
     leading: Arc<watch::Sender<bool>>,
     unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    /// How far the clock of each connected peer is ahead of this node's, in nanoseconds.
-    ahead: Arc<watch::Sender<BTreeMap<NodeId, i64>>>,
+    /// What the clock of each connected peer showed, and when that was heard. Not how far it is ahead of this node's: that
+    /// would jump with this one.
+    clocks: Arc<watch::Sender<BTreeMap<NodeId, (i64, Instant)>>>,
 }
 
 impl Board {
@@ -160,7 +162,7 @@ impl Board {
             room: Arc::new(watch::Sender::new(Room::Ample)),
             leading: Arc::new(watch::Sender::new(true)),
             unfit: Arc::default(),
-            ahead: Arc::default(),
+            clocks: Arc::default(),
         }
     }
 
@@ -226,10 +228,10 @@ impl Board {
     }
 
     /// What a peer says of its leadership and clock. Of shards without a replica here nothing else tells who leads.
-    pub fn heard(&self, peer: NodeId, said: &Leadership, now: i64) {
+    pub fn heard(&self, peer: NodeId, said: &Leadership) {
         self.unfit.send_if_modified(|unfit| if said.may_lead { unfit.remove(&peer) } else { unfit.insert(peer) });
-        self.ahead.send_modify(|ahead| {
-            ahead.insert(peer, said.clock.saturating_sub(now));
+        self.clocks.send_modify(|clocks| {
+            clocks.insert(peer, (said.clock, Instant::now()));
         });
         self.led_by(peer, |shard| said.has(shard));
     }
@@ -237,8 +239,8 @@ impl Board {
     /// A peer is not connected any more: what it said no longer counts.
     pub fn lost(&self, peer: NodeId) {
         self.unfit.send_if_modified(|unfit| unfit.remove(&peer));
-        self.ahead.send_modify(|ahead| {
-            ahead.remove(&peer);
+        self.clocks.send_modify(|clocks| {
+            clocks.remove(&peer);
         });
         self.led_by(peer, |_| false);
     }
@@ -259,7 +261,9 @@ impl Board {
     /// The clock that shard time may follow: this node's, but not more than a little past the median of the clocks of
     /// the nodes that are connected. So one clock that jumps expires nothing.
     pub fn sober(&self, now: i64) -> i64 {
-        let mut clocks: Vec<i64> = self.ahead.borrow().values().map(|ahead| now.saturating_add(*ahead)).collect();
+        let since = |heard: &Instant| i64::try_from(heard.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        let heard = self.clocks.borrow().clone();
+        let mut clocks: Vec<i64> = heard.values().map(|(clock, heard)| clock.saturating_add(since(heard))).collect();
         clocks.push(now);
         clocks.sort_unstable();
         let median = clocks[(clocks.len() - 1) / 2];
@@ -309,29 +313,28 @@ mod tests {
         Board::new(NodeId(1), 4, &TreeHandle::new(identity, Arc::new(MachineClock), false))
     }
 
-    #[test]
-    fn one_clock_that_jumps_is_held_a_minute_past_the_median() {
+    #[tokio::test(start_paused = true)]
+    async fn one_clock_that_jumps_is_held_a_minute_past_the_median() {
         let board = board();
         assert_eq!(board.sober(5 * DAY), 5 * DAY, "a node alone follows its own clock");
         for peer in [2, 3] {
-            board.heard(NodeId(peer), &Leadership::new(true, DAY, []), DAY);
+            board.heard(NodeId(peer), &Leadership::new(true, DAY, []));
         }
         assert_eq!(board.sober(DAY + MINUTE / 2), DAY + MINUTE / 2);
-        for peer in [2, 3] {
-            board.heard(NodeId(peer), &Leadership::new(true, DAY, []), 3 * DAY);
-        }
         assert_eq!(board.sober(3 * DAY), DAY + MINUTE, "its own clock jumped by two days");
-        board.heard(NodeId(2), &Leadership::new(true, 9 * DAY, []), DAY);
-        board.heard(NodeId(3), &Leadership::new(true, DAY, []), DAY);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(board.sober(3 * DAY), DAY + 2 * MINUTE, "the others' clocks go on");
+        board.heard(NodeId(2), &Leadership::new(true, 9 * DAY, []));
+        board.heard(NodeId(3), &Leadership::new(true, DAY, []));
         assert_eq!(board.sober(DAY), DAY, "a peer's clock jumped");
     }
 
     #[test]
     fn the_leader_of_a_shard_without_a_replica_here_is_who_says_so_until_it_is_lost() {
         let board = board();
-        board.heard(NodeId(2), &Leadership::new(true, 0, [ShardId(3)]), 0);
+        board.heard(NodeId(2), &Leadership::new(true, 0, [ShardId(3)]));
         assert_eq!((board.leader(ShardId(3)), board.leader(ShardId(2))), (Some(NodeId(2)), None));
-        board.heard(NodeId(3), &Leadership::new(false, 0, [ShardId(3)]), 0);
+        board.heard(NodeId(3), &Leadership::new(false, 0, [ShardId(3)]));
         assert_eq!(board.leader(ShardId(3)), Some(NodeId(3)));
         assert!(!board.is_peer_fit(NodeId(3)) && board.is_peer_fit(NodeId(2)));
         board.lost(NodeId(3));

@@ -74,7 +74,7 @@ impl Inbound for Reception {
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String> {
         let greeting = self.greeting.borrow().clone();
         let (hello, leadership) = greeting.read(from_claimed, &hello)?;
-        self.site.board.heard(from_claimed, &leadership, self.site.env.clock.now());
+        self.site.board.heard(from_claimed, &leadership);
         let verdict = greeting.judge(&hello);
         // The metadata actor restarts with what the next hello, a second later, tells it.
         let _ = self.metadata.cast(MetadataMessage::Greeted(hello));
@@ -86,14 +86,12 @@ impl Inbound for Reception {
     }
 
     fn changed(&self, peer: NodeId, state: PeerState) {
-        tracing::info!(peer = peer.0, ?state, "link changed");
         if state != PeerState::Connected {
             self.site.board.lost(peer);
             let _ = self.metadata.cast(MetadataMessage::Parted(peer));
         }
     }
 
-    fn restarted(&self, peer: NodeId, boot: Boot) {
-        tracing::info!(peer = peer.0, boot = boot.0, "peer restarted");
-    }
+    // What a peer says in its next hello tells everything there is to know.
+    fn restarted(&self, _: NodeId, _: Boot) {}
 }

@@ -6,7 +6,7 @@
 //!             from, to, life [boot, incarnation], heard [boot, incarnation], sequence, lane, kind, code, call,
 //!             message, fragment, fragments, length, sent [control, bulk], received [control, bulk]
 //! heartbeat   payload of a frame of kind 0, one MessagePack array:
-//!             at, echo, held, accepted, refusal (string), hello (binary or nil)
+//!             at, echo, held, missed, accepted, refusal (string), hello (binary or nil)
 //! raft        payload of kind 2, repeated to its end: shard u32, length u32 (little-endian), message
 //! request     payload of kind 3: the body; `code` is the method, `call` the caller's number
 //! answer      payload of kind 4: the body; `call` is the number of the request
@@ -237,6 +237,8 @@ pub struct Heartbeat {
     pub echo: u64,
     /// Microseconds between hearing that and sending this.
     pub held: u64,
+    /// Frames of the receiver's current life that never came.
+    pub missed: u64,
     /// Whether the sender accepted the receiver's hello of its current life.
     pub accepted: bool,
     /// Why it did not, or empty.
@@ -309,7 +311,7 @@ mod tests {
         fn a_heartbeat_reads_back(at: u64, echo: u64, accepted: bool, refusal in "[a-z ]{0,200}",
                                   hello in prop::option::of(prop::collection::vec(any::<u8>(), 0..500))) {
             let hello = hello.map(serde_bytes::ByteBuf::from);
-            let heartbeat = Heartbeat { at, echo, held: 3, accepted, refusal, hello };
+            let heartbeat = Heartbeat { at, echo, held: 3, missed: at ^ echo, accepted, refusal, hello };
             prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()).unwrap(), heartbeat);
         }
 

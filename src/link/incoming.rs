@@ -31,7 +31,12 @@ pub(super) struct Incoming {
     pub(super) received: [u64; 2],
     /// What the heartbeat before said had been sent by then.
     promised: [u64; 2],
+    /// The sequence of that heartbeat.
     heartbeat: u64,
+    /// Frames that came: those up to that heartbeat, and those behind it.
+    came: [u64; 2],
+    /// Frames that never came, of all sent before the heartbeat before the last.
+    pub(super) missed: u64,
     partials: [Option<Partial>; 2],
     /// Bytes that the sender charged and that never came.
     pub(super) lost: u64,
@@ -42,6 +47,17 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Refuses a frame that came before.
     pub(super) fn admit(&mut self, sequence: u64) -> Result<(), LinkError> {
+        if self.highest == 0 {
+            // What a life sent before it was met is nobody's loss.
+            self.heartbeat = sequence.saturating_sub(1);
+            self.came = [self.heartbeat, 0];
+        }
+        self.admit_once(sequence)?;
+        self.came[usize::from(sequence > self.heartbeat)] += 1;
+        Ok(())
+    }
+
+    fn admit_once(&mut self, sequence: u64) -> Result<(), LinkError> {
         if sequence > self.highest {
             let ahead = sequence - self.highest;
             self.seen = if ahead < WINDOW { self.seen << ahead } else { 0 };
@@ -64,10 +80,16 @@ impl Incoming {
     }
 
     /// Forgives what was lost: all that was sent before the heartbeat before this one has come by now or never will.
-    pub(super) fn heartbeat(&mut self, sequence: u64, sent: [u64; 2]) {
-        if sequence < self.heartbeat {
-            return;
+    /// Whether frames were lost that were not known to be before.
+    pub(super) fn heartbeat(&mut self, sequence: u64, sent: [u64; 2]) -> bool {
+        if sequence <= self.heartbeat {
+            return false;
         }
+        let missed = self.heartbeat.saturating_sub(self.came[0]);
+        let news = missed > self.missed;
+        self.missed = self.missed.max(missed);
+        let overtaking = self.overtaking(sequence);
+        self.came = [self.came[0] + self.came[1].saturating_sub(overtaking), overtaking];
         for lane in 0..2 {
             let lost = self.promised[lane].saturating_sub(self.received[lane]);
             self.lost += lost;
@@ -75,6 +97,14 @@ impl Incoming {
         }
         self.heartbeat = sequence;
         self.promised = sent;
+        news
+    }
+
+    /// Frames that came though they were sent behind this one.
+    fn overtaking(&self, sequence: u64) -> u64 {
+        let behind = self.highest.saturating_sub(sequence);
+        let newer = if behind < WINDOW { self.seen & ((1 << behind) - 1) } else { self.seen };
+        u64::from(newer.count_ones())
     }
 
     /// Takes one fragment; the message, once it is whole.

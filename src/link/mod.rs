@@ -10,7 +10,7 @@
 //! - an end that starts anew, with its process or alone, is a new life: nothing of an earlier one is taken.
 //!
 //! Lost frames take their credit with them. A heartbeat says what was sent; what had been sent by the heartbeat before
-//! and did not come by then is forgiven. The room does not know what a hello says, what a message means, how a frame
+//! and did not come by then is forgiven, both ends learn of it, and calls under way fail with an unknown outcome. The room does not know what a hello says, what a message means, how a frame
 //! travels, nor what time it is: the caller tells it with every event.
 
 mod envelope;
@@ -238,6 +238,8 @@ struct Peer {
     serving: BTreeSet<u64>,
     /// The `at` of its last heartbeat and when it came.
     echo: Option<(u64, Duration)>,
+    /// Frames of this end that it says never came.
+    missed: u64,
 }
 
 /// One end of a link.
@@ -440,6 +442,7 @@ impl Link {
             incoming: Incoming::default(),
             serving: BTreeSet::new(),
             echo: None,
+            missed: 0,
         });
         self.outgoing.forgive();
         self.told = [0; 2];
@@ -457,9 +460,11 @@ impl Link {
         let now = self.now;
         let ours = header.heard == self.life;
         let Some(peer) = &mut self.peer else { return Ok(()) };
-        peer.incoming.heartbeat(header.sequence, header.sent);
+        let mut lost = peer.incoming.heartbeat(header.sequence, header.sent);
         peer.echo = Some((heartbeat.at, now));
         if ours {
+            lost |= heartbeat.missed > peer.missed;
+            peer.missed = peer.missed.max(heartbeat.missed);
             peer.welcome = match (heartbeat.accepted, heartbeat.refusal.is_empty()) {
                 (true, _) => Verdict::Accepted,
                 (false, true) => Verdict::Pending,
@@ -470,12 +475,26 @@ impl Link {
                 self.round_trip = Some(Duration::from_micros(elapsed));
             }
         }
-        let Some(hello) = heartbeat.hello.map(|hello| Bytes::from(hello.into_vec())) else { return Ok(()) };
-        if peer.verdict != Verdict::Accepted || peer.hello.as_ref() != Some(&hello) {
+        if let Some(hello) = heartbeat.hello.map(|hello| Bytes::from(hello.into_vec()))
+            && (peer.verdict != Verdict::Accepted || peer.hello.as_ref() != Some(&hello))
+        {
             peer.hello = Some(hello.clone());
             effects.push(Effect::Judge { life: peer.life, hello });
         }
+        if lost {
+            self.fail_calls_under_way(effects);
+        }
         Ok(())
+    }
+
+    /// Frames were lost, of requests or of answers: whoever waits is told now, not at the deadline.
+    fn fail_calls_under_way(&mut self, effects: &mut Vec<Effect>) {
+        let (waiting, under_way) =
+            std::mem::take(&mut self.calls).into_iter().partition(|(call, _)| self.outgoing.holds_request(*call));
+        self.calls = waiting;
+        for (call, _) in BTreeMap::<u64, Duration>::from_iter(under_way) {
+            effects.push(Effect::Answered { call, outcome: Err(CallFailure::Unknown) });
+        }
     }
 
     fn take_message(&mut self, header: &Header, payload: Bytes, effects: &mut Vec<Effect>) -> Result<(), LinkError> {
@@ -483,7 +502,14 @@ impl Link {
         if peer.verdict != Verdict::Accepted {
             return Err(LinkError::Unwelcome);
         }
-        let Some(body) = peer.incoming.assemble(header, payload)? else { return Ok(()) };
+        let body = match peer.incoming.assemble(header, payload) {
+            Ok(Some(body)) => body,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.tear(header, effects);
+                return Err(error);
+            }
+        };
         match header.kind {
             Kind::Raft => effects.push(Effect::Raft(split_batch(&body)?)),
             Kind::Request => {
@@ -499,6 +525,18 @@ impl Link {
             Kind::Heartbeat | Kind::Grant => unreachable!("neither is a message"),
         }
         Ok(())
+    }
+
+    /// A message that can never be whole: whoever waits for its outcome is told.
+    fn tear(&mut self, header: &Header, effects: &mut Vec<Effect>) {
+        match header.kind {
+            Kind::Request => {
+                self.queue_fault(header.call, Fault::of(FaultCode::Unanswered));
+                self.pump(effects);
+            }
+            Kind::Answer | Kind::Fault => self.answered(header.call, Err(CallFailure::Unknown), effects),
+            Kind::Raft | Kind::Heartbeat | Kind::Grant => {}
+        }
     }
 
     fn serve(&mut self, header: &Header, body: Bytes, effects: &mut Vec<Effect>) {
@@ -651,6 +689,7 @@ impl Link {
             at: micros(self.now).max(1),
             echo: echo.map_or(0, |(at, _)| at),
             held: echo.map_or(0, |(_, came)| micros(self.now.saturating_sub(came))),
+            missed: self.peer.as_ref().map_or(0, |peer| peer.incoming.missed),
             accepted: verdict == Some(&Verdict::Accepted),
             refusal: if let Some(Verdict::Refused(reason)) = verdict { reason.clone() } else { String::new() },
             hello: (!told_lately).then(|| serde_bytes::ByteBuf::from(self.hello.to_vec())),

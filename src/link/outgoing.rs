@@ -120,6 +120,12 @@ impl Outgoing {
         true
     }
 
+    /// Whether nothing of a request has left.
+    pub(super) fn holds_request(&self, call: u64) -> bool {
+        let begun = usize::from(self.letter_progress.is_some());
+        self.letters.iter().skip(begun).any(|letter| letter.kind == Kind::Request && letter.call == call)
+    }
+
     /// Empties the queues: how many Raft messages are dropped, and the calls whose request was still whole in there.
     pub(super) fn clear(&mut self) -> (u64, Vec<u64>) {
         let dropped = self.control.len() + self.raft.len();

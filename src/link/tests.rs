@@ -232,6 +232,56 @@ fn a_silent_peer_is_suspected_and_costs_nothing() {
 }
 
 #[test]
+fn a_call_whose_request_or_answer_is_lost_fails_long_before_its_deadline() {
+    for lose_answer in [false, true] {
+        let mut world = connected();
+        world.pass(2 * LINK_HEARTBEAT);
+        world.call(0, 1, Method::Append, Bytes::from_static(b"x"));
+        if lose_answer {
+            let (header, payload) = world.wires[1].pop().unwrap();
+            world.step(1, Event::Frame { header: Header::decode(&header).unwrap(), payload });
+        }
+        world.wires[usize::from(!lose_answer)].clear();
+        world.pass(3 * LINK_HEARTBEAT);
+        assert_eq!(world.ends[0].outcomes[&1], Err(CallFailure::Unknown), "answer lost: {lose_answer}");
+        assert!(world.connected());
+        world.call(0, 2, Method::Append, Bytes::from_static(b"y"));
+        world.carry();
+        world.pass(3 * LINK_HEARTBEAT);
+        assert_eq!(world.ends[0].outcomes[&2], Ok(Bytes::from_static(b"y")), "one loss fails nothing later");
+    }
+}
+
+#[test]
+fn a_call_whose_request_or_answer_is_torn_fails_at_once() {
+    for tear_answer in [false, true] {
+        let mut world = connected();
+        world.call(0, 1, Method::Append, message(1, 600_000));
+        if tear_answer {
+            for (header, payload) in std::mem::take(&mut world.wires[1]) {
+                world.step(1, Event::Frame { header: Header::decode(&header).unwrap(), payload });
+            }
+        }
+        world.wires[usize::from(!tear_answer)].swap(1, 2);
+        world.carry();
+        assert!(world.ends[0].outcomes[&1].is_err(), "answer torn: {tear_answer}");
+    }
+}
+
+#[test]
+fn frames_that_overtake_each_other_are_not_lost() {
+    let mut world = World::new(3, Faults { reorder: 60, ..CALM });
+    world.pass(Duration::from_secs(1));
+    for call in 0..200 {
+        world.call(0, call, Method::Append, message(call, 1_000));
+        world.pass(STEP);
+    }
+    world.pass(Duration::from_secs(1));
+    assert!(world.ends[0].outcomes.values().all(Result::is_ok), "{:?}", world.ends[0].outcomes);
+    assert_eq!(world.ends[0].outcomes.len(), 200);
+}
+
+#[test]
 fn bulk_stops_at_its_credit_and_control_passes_it() {
     let mut world = connected();
     for number in 0..40 {
