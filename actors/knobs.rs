@@ -10,6 +10,8 @@ use crate::supervision::Restart;
 pub struct Knobs {
     /// Those of every replica.
     pub consensus: consensus::Knobs,
+    /// Raw bytes of one part of a request; a longer record is a part of its own.
+    pub part_bytes_max: usize,
     /// Bytes of sub-batches that an ingester puts into one entry; a larger part travels alone.
     pub entry_bytes_max: usize,
     /// Entries that an ingester keeps unanswered per shard.
@@ -26,6 +28,7 @@ impl Default for Knobs {
     fn default() -> Self {
         Self {
             consensus: consensus::Knobs::default(),
+            part_bytes_max: limits::BATCH_RAW_BYTES_MAX,
             entry_bytes_max: limits::ENTRY_BYTES_MAX,
             entries_in_flight_max: limits::ENTRIES_IN_FLIGHT_PER_SHARD_MAX,
             group_bytes_max: limits::WAL_GROUP_BYTES_MAX,

@@ -41,6 +41,7 @@ pub fn prepare(
     now: i64,
     shards: u32,
     strategy: Strategy,
+    part_bytes_max: usize,
     draw: u64,
 ) -> Result<Prepared, ProtocolError> {
     let Submission { tenant, kind, encoding, body, idempotency_key, partial, .. } = submission;
@@ -58,7 +59,7 @@ pub fn prepare(
         time_refusals,
         draw,
     });
-    let parts = split(streams, &tenant, identity.key, shards, strategy).into_iter().map(|part| {
+    let parts = split(streams, &tenant, identity.key, shards, strategy, part_bytes_max).into_iter().map(|part| {
         let batch = ENCODER.with_borrow_mut(|encoder| encoder.encode(&tenant, &part.streams));
         (part.shard, SubBatch { key: identity.key, body: identity.body_hash, part: part.part, batch })
     });
@@ -92,7 +93,15 @@ mod tests {
     }
 
     fn prepared(body: &str, partial: bool, key: Option<&str>, draw: u64) -> Prepared {
-        prepare(submission(body.to_owned(), partial, key), NOW, 4, Strategy::Hash, draw).unwrap()
+        prepare(
+            submission(body.to_owned(), partial, key),
+            NOW,
+            4,
+            Strategy::Hash,
+            millpond::limits::BATCH_RAW_BYTES_MAX,
+            draw,
+        )
+        .unwrap()
     }
 
     fn lines(count: usize) -> String {

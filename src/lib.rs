@@ -9,6 +9,27 @@
 //! nodes talk; [`entry`] and [`consensus`] agree on an order; [`storage`] and [`block`] keep it; [`shard`] applies
 //! it; [`query`] finds it again; [`config`] is what an operator may choose.
 
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` plants bugs: a build that somebody might run must not have it");
+
+/// Whether a planted bug is at work here; [`mutant::Mutant`] says which there are.
+#[cfg(feature = "mutants")]
+#[macro_export]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::mutant::is($crate::mutant::Mutant::$name)
+    };
+}
+
+/// Whether a planted bug is at work here: only in builds with the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+#[macro_export]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+
 pub mod block;
 pub mod class;
 pub mod cluster;
@@ -19,6 +40,8 @@ pub mod id;
 pub mod label;
 pub mod limits;
 pub mod link;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 pub mod placement;
 pub mod protocol;
 pub mod query;

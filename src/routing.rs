@@ -102,15 +102,25 @@ fn place(hash: u64, shards: u32) -> ShardId {
     ShardId(u32::try_from(at).expect("less than the number of shards"))
 }
 
-/// Splits a request's records into parts of at most `BATCH_RAW_BYTES_MAX` bytes, rows' and labels' overhead counted, and
-/// `BATCH_ROWS_MAX` rows. Ordered by shard, then part. Records of one stream stay in order.
+/// Splits a request's records into parts of at most `bytes_max` bytes, rows' and labels' overhead counted, and
+/// `BATCH_ROWS_MAX` rows; a longer record is a part of its own. Ordered by shard, then part. Records of one stream stay in
+/// order. `bytes_max` is at most `BATCH_RAW_BYTES_MAX` and the same on all nodes: a request that is sent again must meet
+/// the same parts.
 ///
 /// Panics where there is no shard, or where a record is larger than intake allows.
-pub fn split(streams: Vec<StreamRecords>, tenant: &str, key: Key, shards: u32, strategy: Strategy) -> Vec<Part> {
+pub fn split(
+    streams: Vec<StreamRecords>,
+    tenant: &str,
+    key: Key,
+    shards: u32,
+    strategy: Strategy,
+    bytes_max: usize,
+) -> Vec<Part> {
+    assert!(bytes_max <= BATCH_RAW_BYTES_MAX, "a part is at most a sub-batch");
     assert!((1..=SHARDS_MAX).contains(&shards), "a cluster has between 1 and {SHARDS_MAX} shards");
     match strategy {
         Strategy::Hash => {
-            let mut cutters: Vec<Cutter> = (0..shards).map(|_| Cutter::default()).collect();
+            let mut cutters: Vec<Cutter> = (0..shards).map(|_| Cutter::new(bytes_max)).collect();
             for stream in streams {
                 let shard = shard_of(tenant, &stream.labels, shards);
                 cutters[shard.0 as usize].push(stream);
@@ -122,7 +132,7 @@ pub fn split(streams: Vec<StreamRecords>, tenant: &str, key: Key, shards: u32, s
             numbered.collect()
         }
         Strategy::RoundRobin | Strategy::Random => {
-            let mut cutter = Cutter::default();
+            let mut cutter = Cutter::new(bytes_max);
             for stream in streams {
                 cutter.push(stream);
             }
@@ -151,8 +161,8 @@ fn deal(parts: Vec<Vec<StreamRecords>>, key: Key, shards: u32, strategy: Strateg
 }
 
 /// Cuts a sequence of records into parts that are full.
-#[derive(Default)]
 struct Cutter {
+    bytes_max: usize,
     full: Vec<Vec<StreamRecords>>,
     open: Vec<StreamRecords>,
     bytes: usize,
@@ -160,6 +170,10 @@ struct Cutter {
 }
 
 impl Cutter {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, full: Vec::new(), open: Vec::new(), bytes: 0, rows: 0 }
+    }
+
     fn push(&mut self, stream: StreamRecords) {
         let StreamRecords { labels, records } = stream;
         let of_labels = labels.raw_bytes() + FIELD_BYTES * labels.len();
@@ -168,7 +182,8 @@ impl Cutter {
             if !self.fits(of_labels + cost(first)) {
                 self.close();
             }
-            assert!(self.fits(of_labels + cost(first)), "intake bounds a record far below a sub-batch");
+            let least = of_labels + cost(first);
+            assert!(least <= BATCH_RAW_BYTES_MAX, "intake bounds a record far below a sub-batch");
             self.bytes += of_labels;
             let mut taken = 0;
             for record in rest.as_slice() {
@@ -187,7 +202,7 @@ impl Cutter {
     }
 
     fn fits(&self, bytes: usize) -> bool {
-        self.bytes + bytes <= BATCH_RAW_BYTES_MAX && self.rows < BATCH_ROWS_MAX
+        self.rows == 0 || (self.bytes + bytes <= self.bytes_max && self.rows < BATCH_ROWS_MAX)
     }
 
     fn close(&mut self) {
@@ -239,6 +254,14 @@ mod tests {
         proptest::collection::vec(proptest::collection::vec(length, 0..40), 0..12)
     }
 
+    #[test]
+    fn a_record_longer_than_a_part_is_a_part_of_its_own() {
+        let parts = split(streams(&[vec![10, 5_000, 10, 10]]), "fake", Key(1), 1, Strategy::Hash, 1_000);
+        let lengths = |part: &Part| part.streams.iter().map(|stream| stream.records.len()).sum::<usize>();
+        assert_eq!(parts.iter().map(lengths).collect::<Vec<_>>(), [1, 1, 2]);
+        assert_eq!(parts.iter().map(|part| part.part).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -247,7 +270,7 @@ mod tests {
             lengths in lengths(), key: u128, shards in 1_u32..20, strategy in 0_usize..3,
         ) {
             let sent = streams(&lengths);
-            let parts = split(sent.clone(), "fake", Key(key), shards, STRATEGIES[strategy]);
+            let parts = split(sent.clone(), "fake", Key(key), shards, STRATEGIES[strategy], BATCH_RAW_BYTES_MAX);
             let mut next = vec![0; shards as usize];
             for part in &parts {
                 prop_assert_eq!(part.part, next[part.shard.0 as usize], "contiguous from 0");
@@ -278,14 +301,15 @@ mod tests {
 
         #[test]
         fn a_retry_meets_the_same_shards_and_parts(lengths in lengths(), key: u128, strategy in 0_usize..3) {
-            let split = || split(streams(&lengths), "fake", Key(key), 16, STRATEGIES[strategy]);
+            let split = || split(streams(&lengths), "fake", Key(key), 16, STRATEGIES[strategy], BATCH_RAW_BYTES_MAX);
             prop_assert_eq!(split(), split());
         }
     }
 
     #[test]
     fn a_part_has_a_bounded_number_of_rows() {
-        let parts = split(streams(&[vec![0; BATCH_ROWS_MAX * 2 + 1]]), "fake", Key(1), 1, Strategy::Hash);
+        let parts =
+            split(streams(&[vec![0; BATCH_ROWS_MAX * 2 + 1]]), "fake", Key(1), 1, Strategy::Hash, BATCH_RAW_BYTES_MAX);
         assert!(parts.len() >= 3);
     }
 
@@ -297,7 +321,7 @@ mod tests {
                 records: vec![Record { timestamp: at, line: "x".into(), metadata: Vec::new() }],
             })
             .collect();
-        for part in split(streams, "fake", Key(1), 1, Strategy::Hash) {
+        for part in split(streams, "fake", Key(1), 1, Strategy::Hash, BATCH_RAW_BYTES_MAX) {
             let bytes: usize = part.streams.iter().map(|stream| stream.labels.raw_bytes()).sum();
             assert!(bytes <= BATCH_RAW_BYTES_MAX);
         }
@@ -321,7 +345,7 @@ mod tests {
 
     #[test]
     fn parts_are_dealt_around() {
-        let parts = split(streams(&[vec![100_000; 32]]), "fake", Key(7), 4, Strategy::RoundRobin);
+        let parts = split(streams(&[vec![100_000; 32]]), "fake", Key(7), 4, Strategy::RoundRobin, BATCH_RAW_BYTES_MAX);
         let mut counts = [0; 4];
         for part in &parts {
             counts[part.shard.0 as usize] += 1;

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use millpond::id::{NodeId, ShardId};
+use millpond::id::{NodeId, Offset, ShardId};
 use millpond::limits;
 use millpond::protocol::{ProtocolError, Refusals};
-use millpond::shard::{Command, Outcome, SubBatch};
+use millpond::shard::{self, Command, Outcome, SubBatch};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
@@ -155,7 +155,7 @@ impl IngesterState {
         let request = self.number();
         let (env, address) = (self.arguments.env.clone(), self.myself.clone());
         let (strategy, shards) = (self.arguments.strategy, self.arguments.board.shards());
-        let (now, draw) = (env.clock.now(), env.random.draw());
+        let (now, draw, part_bytes_max) = (env.clock.now(), env.random.draw(), env.knobs.part_bytes_max);
         let permit = submission.permit.clone();
         let open = Request {
             reply,
@@ -171,7 +171,7 @@ impl IngesterState {
         self.requests.insert(request, open);
         self.keep_ticking();
         let work = move || {
-            let outcome = prepare(submission, now, shards, strategy, draw);
+            let outcome = prepare(submission, now, shards, strategy, part_bytes_max, draw);
             // An ingester that is gone has dropped its clients.
             let _ = address.cast(IngesterMessage::Prepared { request, outcome });
         };
@@ -271,6 +271,7 @@ impl IngesterState {
                 Outcome::Stored { .. } => self.settle(request, None),
                 Outcome::Known { .. } => {
                     self.arguments.metrics.duplicate();
+                    tracing::debug!(%shard, "a part came again");
                     self.settle(request, None);
                 }
                 Outcome::Gap => again.push((place, request, part)),
@@ -369,9 +370,22 @@ impl IngesterState {
         let board = &self.arguments.board;
         let left =
             self.flights.iter().filter(|(_, flight)| board.leader(flight.shard).is_some_and(|to| to != flight.to));
-        for flight in left.map(|(flight, _)| *flight).collect::<Vec<_>>() {
-            self.landed(flight, AppendOutcome::Unknown);
+        for (flight, outcome) in left.map(|(flight, left)| (*flight, left.outcome())).collect::<Vec<_>>() {
+            self.landed(flight, outcome);
         }
+    }
+}
+
+impl Flight {
+    /// What is known of an entry whose leader was deposed.
+    fn outcome(&self) -> AppendOutcome {
+        if millpond::mutant!(DeposedLeaderTrusted) {
+            let known = Outcome::Known { first: Offset(0) };
+            let parts = self.carried.iter().map(|(_, _, part)| part);
+            let verdict = |part: &SubBatch| shard::Verdict { key: part.key, part: part.part, outcome: known };
+            return AppendOutcome::Applied(parts.map(verdict).collect());
+        }
+        AppendOutcome::Unknown
     }
 }
 

@@ -106,6 +106,8 @@ pub struct PeerLinkState {
     arguments: PeerLinkArguments,
     link: Link,
     effects: Vec<Effect>,
+    /// Whether something waited for credit after the last step.
+    starved: bool,
     started: Instant,
     flush: Flush,
     flushed: Instant,
@@ -132,6 +134,7 @@ impl Actor for PeerLinkActor {
             arguments,
             link,
             effects: Vec::new(),
+            starved: false,
             started: now,
             flush: Flush::None,
             flushed: now,
@@ -205,6 +208,11 @@ impl PeerLinkState {
             self.carry_out(myself, effect);
         }
         self.effects = effects;
+        let starved = self.link.is_starved();
+        if starved && !self.starved {
+            tracing::debug!(peer = %self.arguments.peer, queued = self.link.queued(), "bulk waits for credit");
+        }
+        self.starved = starved;
     }
 
     fn carry_out(&mut self, myself: &Own<PeerLinkMessage>, effect: Effect) {

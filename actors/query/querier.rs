@@ -180,10 +180,11 @@ impl QuerierState {
     fn found(&mut self, ticket: u64, errand: u64, outcome: Result<Partial, QueryError>) {
         let Some(running) = self.queries.get_mut(&ticket) else { return };
         let Some((Errand { shard, number, .. }, _)) = running.errands.remove(&errand) else { return };
+        let may_miss = running.question.partial || millpond::mutant!(MissingShardLeftOut);
         match outcome.and_then(|partial| running.gather.add(number, partial)) {
             Ok(None) => {}
             Ok(Some(request)) => running.waiting.push_front(Errand { shard, number, request: Arc::new(request) }),
-            Err(error) if running.question.partial && is_loss(&error) => running.gather.miss(shard, error.to_string()),
+            Err(error) if may_miss && is_loss(&error) => running.gather.miss(shard, error.to_string()),
             Err(error) => return self.fail(ticket, error),
         }
         self.pump(ticket);

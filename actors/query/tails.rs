@@ -194,7 +194,13 @@ impl Follower {
         let request = Arc::new(ShardRequest { tenant: Some(self.tenant.clone()), want });
         let deadline = Instant::now() + limits::QUERY_DEADLINE;
         let partial = if self.reader.follows(self.shard) {
+            let led_by = self.reader.site().board.leader(self.shard);
             if !self.applied_more().await {
+                return Ok(Vec::new());
+            }
+            let standing = self.reader.site().board.standing(self.shard);
+            if let Some(standing) = standing.filter(|now| millpond::mutant!(TailSkips) && now.leader != led_by) {
+                self.cursor = standing.next_offset.0;
                 return Ok(Vec::new());
             }
             match self.reader.read_here(self.shard, &request).await {

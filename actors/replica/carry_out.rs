@@ -7,6 +7,7 @@ use millpond::consensus::{Committed, Effect, Event, PeerState, PeerStatus, ReadL
 use millpond::entry::EntryKind;
 use millpond::id::{Index, ReplicaId};
 use millpond::storage::wal::LogOp;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{ReadRefusal, ReplicaState};
 use crate::append::AppendOutcome;
@@ -85,7 +86,7 @@ impl ReplicaState {
             Effect::Role { role, term, leader } => {
                 let leader = leader.and_then(|leader| self.arguments.peers.get(&leader));
                 tracing::info!(
-                    shard = %self.arguments.shard, role = ?role, term = term.0,
+                    node = self.arguments.env.node.0, shard = %self.arguments.shard, role = ?role, term = term.0,
                     leader = leader.map(|node| node.0), "role changed"
                 );
                 self.publish();
@@ -129,6 +130,10 @@ impl ReplicaState {
         if committed.kind != EntryKind::Normal {
             return Ok(());
         }
+        tracing::trace!(
+            node = self.arguments.env.node.0, shard = %self.arguments.shard, index = committed.index.0,
+            term = committed.term.0, sum = xxh3_64(&committed.payload), "applied"
+        );
         let machine = self.machine.as_mut().expect("nothing is committed before the snapshot was read");
         let applied = machine.apply(committed.index, committed.term, &committed.payload)?;
         let waiting = committed.ticket.and_then(|ticket| self.proposals.remove(&ticket));

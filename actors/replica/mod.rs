@@ -251,8 +251,7 @@ impl ReplicaState {
             ReplicaMessage::Opened { incarnation, recovered } => self.opened(incarnation, recovered),
             ReplicaMessage::Receive(bytes) => self.received(&bytes),
             ReplicaMessage::Persisted { incarnation, number } if incarnation == self.myself.incarnation() => {
-                self.unpersisted.remove(&number);
-                self.advance(Event::Persisted { number })
+                self.persisted(number)
             }
             ReplicaMessage::Persisted { .. } => Ok(()),
             ReplicaMessage::Fetched { number, entries } => self.advance(Event::Fetched { number, entries }),
@@ -332,6 +331,20 @@ impl ReplicaState {
         }
     }
 
+    fn persisted(&mut self, number: u64) -> Result<(), ActorError> {
+        let restarted = self.myself.incarnation() > Incarnation(1);
+        let takes_all =
+            if millpond::mutant!(StaleIncarnation) { restarted } else { millpond::mutant!(PersistedOutOfOrder) };
+        if takes_all {
+            while let Some((number, _)) = self.unpersisted.pop_first() {
+                self.advance(Event::Persisted { number })?;
+            }
+            return Ok(());
+        }
+        self.unpersisted.remove(&number);
+        self.advance(Event::Persisted { number })
+    }
+
     fn tick(&mut self) -> Result<(), ActorError> {
         self.seal_by_age()?;
         if self.arguments.leads_first && self.core.as_ref().is_some_and(is_untouched) {
@@ -381,6 +394,10 @@ impl ReplicaState {
         }
         if core.role() != Role::Leader {
             let _ = reply.send(Err(ReadRefusal::NotLeader(self.leader())));
+            return Ok(());
+        }
+        if millpond::mutant!(ReadWithoutIndex) {
+            let _ = reply.send(machine.view().ok_or(ReadRefusal::NoRecords));
             return Ok(());
         }
         if self.reads.len() >= limits::READS_WAITING_MAX {

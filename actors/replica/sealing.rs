@@ -115,6 +115,10 @@ impl ReplicaState {
             Ok(written) => (seal.written, seal.given) = (Some(written), false),
             Err(error) => return self.seal_failed(through, error),
         }
+        if millpond::mutant!(TrimBeforeSnapshot) {
+            let hold = seal.work.hold();
+            self.trim(through, hold)?;
+        }
         self.carry_on_sealing();
         Ok(())
     }

@@ -1,62 +1,73 @@
-//! Runs simulations over ranges of seeds, and says how to run one again.
+//! The `millpond-simulations` binary: reads the command line and runs one command.
 
-use std::io::{IsTerminal, Write};
-use std::ops::Range;
+mod children;
+mod commands;
+mod failure;
+mod outcome;
+mod trace_file;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use millpond_simulations::wal;
 
-/// Seeded simulations of Millpond.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example: cargo run -p millpond-simulations -- wal --seeds 0..1000")]
-struct Arguments {
+use commands::{meta, mutants, replay, run, shrink, sweep, wal};
+
+/// Seeded simulations of Millpond: whole nodes under faults, each run again by its seed
+#[derive(Parser, Debug)]
+#[command(name = "millpond-simulations", max_term_width = 120, arg_required_else_help = true)]
+#[command(after_help = r#"Start here (after `cargo run --release -p millpond-simulations --`):
+  run --seed 7                   one cluster of three nodes through one plan of faults
+  sweep --seeds 0..200           many, on all cores
+  replay target/simulations/seed-7.json
+                                 one that failed, again
+  shrink --seed 7                the fewest faults that still fail
+  meta --seeds 0..20             whether a seed does the same twice
+
+Exit codes of every command: 0 every promise was kept, 1 one was broken or the command failed, 2 wrong usage."#)]
+struct CommandLine {
     #[command(subcommand)]
-    simulation: Simulation,
+    command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Simulation {
-    /// The log of one node on a disk that loses, tears and flips.
-    Wal {
-        /// Seeds to run: `A..B`, B not included, or one number.
-        #[arg(long, value_parser = seeds, default_value = "0..100")]
-        seeds: Range<u64>,
-        /// Steps per seed.
-        #[arg(long, default_value_t = wal::STEPS)]
-        steps: u32,
-    },
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?} is no seed: {error}"));
-    match text.split_once("..") {
-        Some((from, to)) => Ok(number(from)?..number(to)?),
-        None => Ok(number(text)?..number(text)?.saturating_add(1)),
-    }
+#[derive(Subcommand, Debug)]
+enum Command {
+    Run(run::Args),
+    Sweep(sweep::Args),
+    Replay(replay::Args),
+    Shrink(shrink::Args),
+    Meta(meta::Args),
+    Mutants(mutants::Args),
+    Wal(wal::Args),
 }
 
 fn main() -> ExitCode {
-    let Arguments { simulation: Simulation::Wal { seeds, steps } } = Arguments::parse();
-    let drawn = std::io::stderr().is_terminal();
-    let mut total = wal::Summary::default();
-    for seed in seeds.clone() {
-        match wal::run(seed, steps) {
-            Ok(summary) => total += summary,
-            Err(error) => {
-                eprintln!("seed {seed} failed: {error:#}");
-                eprintln!("replay: cargo run -p millpond-simulations -- wal --seeds {seed} --steps {steps}");
-                return ExitCode::FAILURE;
-            }
-        }
-        if drawn {
-            eprint!("\rseed {seed} of {}..{}", seeds.start, seeds.end);
-            let _ = std::io::stderr().flush();
-        }
+    // Before anything in the process can draw or read a clock; the seed comes when the command line is read.
+    if std::env::args_os().nth(1).is_some_and(|command| command == "run" || command == "replay") {
+        millpond_shim::freeze(0);
     }
-    if drawn {
-        eprintln!();
+    let outcome = match CommandLine::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Shrink(args) => shrink::run(&args),
+        Command::Meta(args) => meta::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
+        Command::Wal(args) => wal::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
     }
-    println!("{} seeds held: {total:?}", seeds.end.saturating_sub(seeds.start));
-    ExitCode::SUCCESS
 }

@@ -31,6 +31,11 @@ impl Formed {
         Self { cluster: cluster_id(&stores), stores }
     }
 
+    /// Whether the node took part in it with this data folder.
+    fn knows(&self, node: NodeId, store: StoreId) -> bool {
+        self.stores.get(&node).is_some_and(|recorded| *recorded == store || mutant!(WipedStoreVotes))
+    }
+
     /// The metadata group of this formation, alike on every node.
     pub fn metadata_group(&self) -> MetadataGroup {
         let replicas: BTreeMap<_, _> = self.stores.keys().copied().zip((1..).map(ReplicaId)).collect();
@@ -359,20 +364,20 @@ impl Formation {
         }
         if let Some(formed) = &hello.formed {
             let cluster = formed.cluster;
-            if cluster_id(&formed.stores) != cluster || formed.stores.get(&node) != Some(&hello.store) {
+            if cluster_id(&formed.stores) != cluster || !formed.knows(node, hello.store) {
                 return Err(HelloRefusal::Inconsistent { node, cluster });
             }
         }
         match (&self.identity.formed, &hello.formed) {
             (None, None) => Ok(()),
-            (None, Some(theirs)) if theirs.stores.get(&self.settings.node) == Some(&self.identity.store) => Ok(()),
+            (None, Some(theirs)) if theirs.knows(self.settings.node, self.identity.store) => Ok(()),
             (None, Some(theirs)) => Err(HelloRefusal::WithoutUs { node, cluster: theirs.cluster }),
             (Some(ours), Some(theirs)) if ours.cluster != theirs.cluster => {
                 Err(HelloRefusal::OtherCluster { node, ours: ours.cluster, theirs: theirs.cluster })
             }
             (Some(ours), Some(_) | None) => match ours.stores.get(&node) {
                 None => Err(HelloRefusal::UnknownNode { node }),
-                Some(recorded) if *recorded != hello.store => Err(HelloRefusal::OtherStore {
+                Some(recorded) if !ours.knows(node, hello.store) => Err(HelloRefusal::OtherStore {
                     node,
                     cluster: ours.cluster,
                     recorded: *recorded,
@@ -402,7 +407,7 @@ impl Formation {
             return Err(FormError::OtherNode { folder: self.identity.node, configured: node });
         }
         match &self.identity.formed {
-            Some(formed) if formed.stores.get(&node) != Some(&store) => {
+            Some(formed) if !formed.knows(node, store) => {
                 Err(FormError::FolderChanged { cluster: formed.cluster, node, store })
             }
             None if !self.settings.initial.contains(&node) => Err(FormError::NotInitial { node }),
@@ -436,8 +441,8 @@ impl Formation {
         let mut met: Option<&Formed> = None;
         for hello in self.peers.values() {
             let Some(formed) = &hello.formed else { continue };
-            let recorded = formed.stores.get(&node).copied();
-            if recorded != Some(store) {
+            if !formed.knows(node, store) {
+                let recorded = formed.stores.get(&node).copied();
                 return Err(FormError::NotOurFolder { node, store, cluster: formed.cluster, recorded });
             }
             if hello.fingerprint != self.settings.fingerprint {

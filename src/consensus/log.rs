@@ -223,6 +223,9 @@ impl raft::Storage for Log {
 
     fn term(&self, index: u64) -> raft::Result<u64> {
         match self.term_at(Index(index)) {
+            Some(_) if mutant!(TermAtTrim) && index == self.trimmed.index.0 && index > 0 => {
+                Ok(self.runs.back().expect("there is a run").term)
+            }
             Some(term) => Ok(term.0),
             None if index < self.trimmed.index.0 => Err(StorageError::Compacted.into()),
             None => Err(StorageError::Unavailable.into()),

@@ -500,6 +500,13 @@ impl Replica {
         let entries = ready.take_entries();
         let messages = ready.take_messages();
         let mut held = ready.take_persisted_messages();
+        if mutant!(FollowerAcksEarly) {
+            let answers =
+                |message: &eraftpb::Message| message.get_msg_type() == eraftpb::MessageType::MsgAppendResponse;
+            let (early, rest) = held.into_iter().partition(answers);
+            held = rest;
+            send(early, effects);
+        }
         let committed = ready.take_committed_entries();
         let reads = ready.take_read_states();
         if let Some(hard_state) = ready.hs() {
@@ -542,6 +549,7 @@ impl Replica {
         let truncate_from = self.raw.mut_store().append(entries);
         let hard_state = self.unwritten.take();
         self.written = hard_state.unwrap_or(self.written);
+        let hard_state = hard_state.filter(|_| !mutant!(HardStateDropped));
         effects.push(Effect::Persist { number, truncate_from, entries: copies, hard_state });
         true
     }

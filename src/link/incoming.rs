@@ -91,7 +91,8 @@ impl Incoming {
         let overtaking = self.overtaking(sequence);
         self.came = [self.came[0] + self.came[1].saturating_sub(overtaking), overtaking];
         for lane in 0..2 {
-            let lost = self.promised[lane].saturating_sub(self.received[lane]);
+            let promised = if mutant!(CreditNotReturned) { 0 } else { self.promised[lane] };
+            let lost = promised.saturating_sub(self.received[lane]);
             self.lost += lost;
             self.received[lane] += lost;
         }

@@ -399,7 +399,12 @@ impl Link {
         self.meet(header.life, effects)?;
         let Some(peer) = &mut self.peer else { return Err(LinkError::Stale { life: header.life }) };
         peer.incoming.admit(header.sequence)?;
-        peer.incoming.count(header.lane, header.sent);
+        let mut sent = header.sent;
+        if mutant!(CreditNotReturned) && header.kind != Kind::Heartbeat && header.kind != Kind::Grant {
+            let taken = (payload.len() + FRAME_OVERHEAD_BYTES) as u64;
+            sent = peer.incoming.received.map(|received| received + taken);
+        }
+        peer.incoming.count(header.lane, sent);
         self.heard = self.now;
         self.counters.frames_received += 1;
         self.counters.bytes_received += payload.len() as u64;
@@ -481,7 +486,7 @@ impl Link {
             peer.hello = Some(hello.clone());
             effects.push(Effect::Judge { life: peer.life, hello });
         }
-        if lost {
+        if lost && !mutant!(LossUnnoticed) {
             self.fail_calls_under_way(effects);
         }
         Ok(())
@@ -506,7 +511,9 @@ impl Link {
             Ok(Some(body)) => body,
             Ok(None) => return Ok(()),
             Err(error) => {
-                self.tear(header, effects);
+                if !mutant!(LossUnnoticed) {
+                    self.tear(header, effects);
+                }
                 return Err(error);
             }
         };

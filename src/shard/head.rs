@@ -80,7 +80,7 @@ impl Head {
 
     /// Ends the piece: what was not cut before, in order.
     pub(super) fn cut(&mut self) -> HeadView {
-        let from = self.chunks.len() - self.unsealed;
+        let from = if mutant!(SealCutElsewhere) { 0 } else { self.chunks.len() - self.unsealed };
         (self.unsealed, self.unsealed_bytes) = (0, 0);
         HeadView { chunks: self.chunks.range(from..).cloned().collect() }
     }

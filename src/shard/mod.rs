@@ -139,7 +139,10 @@ impl Shard {
             id: snapshot.shard,
             options,
             applied: snapshot.position,
-            next_offset: snapshot.next_offset,
+            next_offset: match snapshot.segments.last() {
+                Some(newest) if mutant!(OffsetsReused) => newest.to,
+                Some(_) | None => snapshot.next_offset,
+            },
             time: snapshot.time,
             keys: Keys::decode(&snapshot.keys)?,
             streams: Streams::decode(&snapshot.streams)?,
@@ -153,6 +156,9 @@ impl Shard {
     pub fn apply(&mut self, index: Index, term: Term, payload: &Bytes) -> Result<Applied, ShardError> {
         if index <= self.applied.index || term < self.applied.term {
             return Err(ShardError::OutOfOrder { shard: self.id, applied: self.applied, index, term });
+        }
+        if mutant!(KeysForgottenByTerm) && term > self.applied.term {
+            self.keys = Keys::default();
         }
         self.applied = Position { index, term };
         if payload.is_empty() {
@@ -185,7 +191,8 @@ impl Shard {
         if self.keys.body(sub.key).is_some_and(|body| body != sub.body) {
             return Outcome::Conflict;
         }
-        if let Some(known) = self.keys.get(sub.key, sub.part) {
+        let part = if mutant!(KeyWithoutPart) { 0 } else { sub.part };
+        if let Some(known) = self.keys.get(sub.key, part) {
             return Outcome::Known { first: Offset(known.first) };
         }
         if sub.part > 0 && self.keys.get(sub.key, sub.part - 1).is_none() {

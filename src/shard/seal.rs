@@ -93,7 +93,7 @@ impl SealJob {
             next_offset: self.next_offset,
             time: self.time,
             segments,
-            keys: self.keys.encode(),
+            keys: if mutant!(KeysNotInSnapshot) { Vec::new() } else { self.keys.encode() },
             streams: self.streams.encode(),
         }
     }

@@ -267,6 +267,26 @@ impl LossyDisk {
         state.power_off_at = Some(state.operations + operations + 1);
     }
 
+    /// Whether the power went where it was told to, and no crash has followed yet.
+    pub fn is_powered_off(&self) -> bool {
+        self.state().powered().is_err()
+    }
+
+    /// No fault waits any more, and there is room without bound. What is lost stays lost.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        if state.powered().is_ok() {
+            state.power_off_at = None;
+        }
+        state.sync_fails_at = None;
+        state.capacity = u64::MAX;
+    }
+
+    /// Paths of all files whose names hold `part`, sorted.
+    pub fn paths(&self, part: &str) -> Vec<String> {
+        self.state().names.keys().filter(|path| path.contains(part)).cloned().collect()
+    }
+
     /// The first sync after so many more operations that change the disk fails. What it should have made durable meets
     /// its fate at once, while reading still shows it, and no later sync tries again.
     pub fn fail_sync_after(&self, operations: u64) {
@@ -282,6 +302,13 @@ impl LossyDisk {
     /// Bytes that all files have together.
     pub fn used_bytes(&self) -> u64 {
         self.state().used()
+    }
+
+    /// Bytes of one file; `None` where there is none.
+    pub fn file_bytes(&self, path: &str) -> Option<u64> {
+        let state = self.state();
+        let content = state.contents.get(&state.id(path).ok()?)?;
+        Some(content.current.len() as u64)
     }
 
     /// Operations so far that changed the disk.
@@ -537,7 +564,9 @@ mod tests {
         file.write_at(100, &[&[2; 50]]).unwrap();
         disk.power_off_after(1);
         file.write_at(0, &[&[3; 10]]).unwrap();
-        assert!(file.write_at(0, &[&[4; 10]]).is_err() && disk.list("a").is_err());
+        assert!(file.write_at(0, &[&[4; 10]]).is_err() && disk.list("a").is_err() && disk.is_powered_off());
+        disk.heal();
+        assert!(disk.is_powered_off(), "only a crash turns it on again");
         disk.crash();
         assert!(disk.list("a").is_ok());
     }

@@ -223,7 +223,9 @@ impl<'a> SegmentWriter<'a> {
         self.append(&foot)?;
         (meta.bytes, meta.hash) = (self.position, self.hash.0.digest128());
 
-        self.file.sync().map_err(failed("sync", &self.temporary))?;
+        if !mutant!(SegmentUnsynced) {
+            self.file.sync().map_err(failed("sync", &self.temporary))?;
+        }
         let folder = folder(self.shard);
         let path = format!("{folder}/{}", meta.name());
         self.disk.rename(&self.temporary, &path).map_err(failed("rename", &self.temporary))?;
@@ -334,7 +336,7 @@ impl Segment {
         let entry = &self.blocks[block];
         let mut bytes = vec![0; entry.len as usize];
         self.file.read_at(entry.position, &mut bytes).map_err(failed("read", &self.path))?;
-        if xxh3_64(&bytes) != entry.sum {
+        if xxh3_64(&bytes) != entry.sum && !mutant!(DamageServed) {
             return Err(SegmentError::DamagedBlock {
                 file: self.path.to_string(),
                 block,

@@ -122,8 +122,13 @@ impl Header {
 
     /// What the checksum of the first record continues from.
     pub(super) fn chain(&self) -> u32 {
-        crc32c_append(crc32c(&self.salt.to_le_bytes()), &self.generation.to_le_bytes())
+        continued(crc32c_append(crc32c(&self.salt.to_le_bytes()), &self.generation.to_le_bytes()))
     }
+}
+
+/// What the record behind one with this checksum continues.
+pub(super) fn continued(checksum: u32) -> u32 {
+    if mutant!(GenerationIgnored) { 0 } else { checksum }
 }
 
 /// Whose log a record belongs to.
@@ -185,7 +190,7 @@ pub(super) struct Slot {
 }
 
 /// Appends a record's head and its inline payload; an entry's payload is covered by the checksum and written by the
-/// caller right behind. Returns the checksum, which the next record continues.
+/// caller right behind. Returns what the next record continues: the checksum.
 pub(super) fn encode(into: &mut Vec<u8>, slot: Slot, owner: Owner, item: &Item, payload: &[u8]) -> u32 {
     let inline = item.inline_bytes();
     let length = u32::try_from(inline + payload.len()).expect("a record fits a segment, which is below 4 GiB");
@@ -216,7 +221,7 @@ pub(super) fn encode(into: &mut Vec<u8>, slot: Slot, owner: Owner, item: &Item, 
     }
     let checksum = crc32c_append(crc32c_append(slot.chain, &into[start + 4..]), payload);
     put(into, start..start + 4, &checksum.to_le_bytes());
-    checksum
+    continued(checksum)
 }
 
 /// A record's fixed part before it is believed.

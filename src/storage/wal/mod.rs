@@ -426,8 +426,13 @@ impl Wal {
         let segment = self.segment(group.generation).expect("a group's segment is the tail or was rolled to for it");
         let slices = group.slices();
         let name = &segment.file.name;
+        if mutant!(AckBeforeSync) {
+            self.segments.iter().try_for_each(|segment| segment.file.file.sync()).map_err(io_error("sync", name))?;
+        }
         segment.file.file.write_at(group.at, &slices).map_err(io_error("write", name))?;
-        segment.file.file.sync().map_err(io_error("sync", name))?;
+        if !mutant!(AckBeforeSync) {
+            segment.file.file.sync().map_err(io_error("sync", name))?;
+        }
         Ok(slices.iter().map(|slice| slice.len() as u64).sum())
     }
 

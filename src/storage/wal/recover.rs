@@ -14,6 +14,7 @@ use super::format::{Header, Item, Place, RECORDS_AT, Slot, encode};
 use super::index::{Location, LogIndex};
 use super::scan::{Found, Scanner};
 use super::{Pending, RecoveryReport, Segment, Wal, WalOptions, locate, salt};
+use crate::id::Index;
 use crate::storage::disk::Disk;
 use crate::storage::error::{StorageError, io_error};
 
@@ -32,7 +33,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: WalOptions, seed: u64) -> Resul
     }
     let mut replay = Replay::default();
     let mut segments = VecDeque::new();
-    if let Some((_, (file, header))) = by_generation.pop_last() {
+    let mut newest = by_generation.last_key_value().map(|(generation, _)| *generation);
+    if mutant!(GenerationIgnored) {
+        newest = by_generation.iter().max_by_key(|(_, (file, _))| &file.name).map(|(generation, _)| *generation);
+    }
+    if let Some((file, header)) = newest.and_then(|newest| by_generation.remove(&newest)) {
         let tail = Tail::measure(file, header, &mut replay.report)?;
         let (mut chain, doubtful) = chain(&mut by_generation, &tail)?;
         for (file, header, end) in chain.drain(..) {
@@ -138,6 +143,14 @@ struct Replay {
 
 impl Replay {
     fn apply(&mut self, found: &Found, location: Location) {
+        if mutant!(TruncateIgnored) {
+            let log = self.index.get(found.owner);
+            let held = |index: Index| log.is_some_and(|log| log.entries.contains_key(&index.0));
+            let again = matches!(found.item, Item::Entry { index, .. } if held(index));
+            if again || matches!(found.item, Item::Truncate { .. }) {
+                return;
+            }
+        }
         if !matches!(found.item, Item::Mark { .. }) {
             self.report.records += 1;
             self.index.apply(found.owner, &found.item, location);
@@ -231,6 +244,10 @@ fn place_of(header: &Header) -> Place {
 fn publish(file: &SegmentFile, records: &[u8], header: &Header) -> Result<(), StorageError> {
     let name = &file.name;
     file.file.write_at(RECORDS_AT, &[records]).map_err(io_error("write", name))?;
+    if mutant!(TailUnsynced) && records.len() as u64 <= file.capacity / 4 {
+        let header = Header { durable: RECORDS_AT, ..*header };
+        return file.file.write_at(0, &[&header.encode()]).map_err(io_error("write", name));
+    }
     file.file.sync().map_err(io_error("sync", name))?;
     write_header(file, header)
 }

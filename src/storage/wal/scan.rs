@@ -8,7 +8,8 @@ use memchr::memmem;
 
 use super::files::SegmentFile;
 use super::format::{
-    Head, Header, Item, MARK_BYTES, MARK_MAGIC, Owner, Place, RECORD_BYTES, RECORDS_AT, decode, decode_lone_mark,
+    Head, Header, Item, MARK_BYTES, MARK_MAGIC, Owner, Place, RECORD_BYTES, RECORDS_AT, continued, decode,
+    decode_lone_mark,
 };
 use crate::storage::error::{StorageError, io_error};
 
@@ -72,16 +73,41 @@ impl<'a> Scanner<'a> {
 
     /// The next record; `None` where the chain ends, for whatever reason.
     pub(super) fn next(&mut self) -> Result<Option<Found>, StorageError> {
+        match self.read()? {
+            #[cfg(feature = "mutants")]
+            None if mutant!(GenerationIgnored) => self.read_behind(),
+            found => Ok(found),
+        }
+    }
+
+    /// The first record behind the end, at a mark, of whichever use of the file.
+    #[cfg(feature = "mutants")]
+    fn read_behind(&mut self) -> Result<Option<Found>, StorageError> {
+        let end = self.at;
+        let rest = self.window.get(end, self.window.file.capacity - end)?.expect("within the file");
+        let marks = memmem::find_iter(rest, MARK_MAGIC).filter_map(|magic| magic.checked_sub(RECORD_BYTES));
+        for mark in marks.collect::<Vec<_>>() {
+            self.at = end + mark as u64;
+            let found = self.read()?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        self.at = end;
+        Ok(None)
+    }
+
+    fn read(&mut self) -> Result<Option<Found>, StorageError> {
         let (offset, chain) = (self.at, self.chain);
         let Some(head) = self.head()? else { return Ok(None) };
-        if head.generation != self.header.generation {
+        if head.generation != self.header.generation && !mutant!(GenerationIgnored) {
             return Ok(None);
         }
         let length = RECORD_BYTES as u64 + u64::from(head.length);
         let Some(record) = self.window.get(offset, length)? else { return Ok(None) };
         let Some((owner, item)) = decode(record, chain) else { return Ok(None) };
         let Ok(length) = u32::try_from(length) else { return Ok(None) };
-        (self.at, self.chain) = (offset + u64::from(length), head.checksum);
+        (self.at, self.chain) = (offset + u64::from(length), continued(head.checksum));
         Ok(Some(Found { owner, item, offset, length, chain }))
     }
 

@@ -1,0 +1,244 @@
+//! Everything that is seen of a run while it goes on: the trace, what replicas apply and who leads, panics, and how often
+//! rare things happened. It listens to the events that the product itself tells through `tracing`.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millpond::id::NodeId;
+use millpond_actors::env::Frame;
+use tracing::field::{Field, Visit};
+use tracing::span;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::trace::Trace;
+
+/// Violations told of one run; more say nothing new.
+const VIOLATIONS_MAX: usize = 20;
+/// Rare things that a sweep must have met, each at least once.
+pub const RARE: [&str; 22] = [
+    "actor down",
+    "actor restarted",
+    "append refused or unanswered",
+    "cluster formed",
+    "crash in recovery",
+    "crash while writing",
+    "credit stall",
+    "damaged record refused",
+    "damaged segment read elsewhere",
+    "disk full",
+    "election",
+    "election during recovery",
+    "frame repeated",
+    "node lost for good",
+    "part came again",
+    "read refused",
+    "segment sealed",
+    "snapshot left aside",
+    "sync failed",
+    "tail closed",
+    "torn tail cut",
+    "wiped node turned away",
+];
+
+#[derive(Default)]
+struct State {
+    /// Term and payload digest of each committed entry, as first applied by anybody.
+    applied: BTreeMap<(String, u64), (u64, u64, String)>,
+    leaders: BTreeMap<(String, u64), String>,
+    violations: Vec<String>,
+    seen: BTreeMap<&'static str, u64>,
+    /// Nodes that are recovering.
+    recovering: u32,
+    /// Panics with these words are part of a fault.
+    damage_allowed: bool,
+}
+
+/// What is seen of one run.
+pub struct Observed {
+    /// The lines of the run.
+    pub trace: Trace,
+    state: Mutex<State>,
+}
+
+impl Observed {
+    /// Nothing yet.
+    pub fn new(trace: Trace) -> Self {
+        let seen = RARE.iter().map(|rare| (*rare, 0)).collect();
+        Self { trace, state: Mutex::new(State { seen, ..State::default() }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A promise was broken.
+    pub fn violation(&self, what: impl fmt::Display) {
+        self.trace.line(format_args!("VIOLATION {what}"));
+        let mut state = self.state();
+        if state.violations.len() < VIOLATIONS_MAX {
+            state.violations.push(what.to_string());
+        }
+    }
+
+    /// Whether a promise was broken.
+    pub fn is_violated(&self) -> bool {
+        !self.state().violations.is_empty()
+    }
+
+    /// A rare thing happened.
+    pub fn saw(&self, rare: &'static str) {
+        *self.state().seen.get_mut(rare).expect("every rare thing is listed") += 1;
+    }
+
+    /// Nodes whose disks hold turned bits may panic in redb, which trusts its files; the product catches that.
+    pub fn allow_damage(&self) {
+        self.state().damage_allowed = true;
+    }
+
+    /// A node begins or ends recovering.
+    pub fn recovering(&self, begins: bool) {
+        let mut state = self.state();
+        state.recovering = if begins { state.recovering + 1 } else { state.recovering.saturating_sub(1) };
+    }
+
+    /// A frame is sent and arrives so many times.
+    pub fn frame(&self, from: NodeId, to: NodeId, frame: &Frame, copies: usize) {
+        if copies > 1 {
+            self.saw("frame repeated");
+        }
+        let sum = xxh3_64(&frame.header) ^ xxh3_64(&frame.payload).rotate_left(1);
+        let bytes = frame.header.len() + frame.payload.len();
+        self.trace.line(format_args!("n{from} > n{to} {bytes} bytes {sum:016x} x{copies}"));
+    }
+
+    /// A panic somewhere in the process.
+    pub fn panicked(&self, what: &str, place: &str) {
+        let on_purpose = what.contains("crashed on purpose");
+        let caught = self.state().damage_allowed && place.contains("redb");
+        self.trace.line(format_args!("panic: {what}"));
+        if !on_purpose && !caught {
+            self.violation(format_args!("an actor panicked that nobody crashed: {what} at {place}"));
+        }
+    }
+
+    /// Violations, and how often each rare thing happened.
+    pub fn outcome(&self) -> (Vec<String>, BTreeMap<String, u64>) {
+        let state = self.state();
+        let seen = state.seen.iter().map(|(rare, times)| ((*rare).to_owned(), *times)).collect();
+        (state.violations.clone(), seen)
+    }
+
+    fn event(&self, fields: &Fields) {
+        match fields.message.as_str() {
+            "applied" => self.applied(fields),
+            "role changed" => self.role(fields),
+            "actor is down" => self.saw("actor down"),
+            "actor failed, it is started again" => self.saw("actor restarted"),
+            "the cluster is formed" => self.saw("cluster formed"),
+            "segment written" => self.saw("segment sealed"),
+            "stored records are damaged, other replicas are asked" => self.saw("damaged segment read elsewhere"),
+            "a snapshot is damaged and left aside" | "a snapshot of the metadata group is damaged and left aside" => {
+                self.saw("snapshot left aside");
+            }
+            "a part came again" => self.saw("part came again"),
+            "bulk waits for credit" => self.saw("credit stall"),
+            "the disk is full: what is not vital waits for room" => self.saw("disk full"),
+            _ => {}
+        }
+        self.trace.line(format_args!("{}{}", fields.message, fields.others));
+    }
+
+    /// A committed entry is the same wherever and whenever it is applied.
+    fn applied(&self, fields: &Fields) {
+        let (Some(shard), Some(index)) = (fields.text("shard"), fields.number("index")) else { return };
+        let (term, sum) = (fields.number("term").unwrap_or(0), fields.number("sum").unwrap_or(0));
+        let node = fields.text("node").unwrap_or_default();
+        let first = {
+            let mut state = self.state();
+            let entry = state.applied.entry((shard.clone(), index)).or_insert((term, sum, node.clone()));
+            entry.clone()
+        };
+        if (first.0, first.1) != (term, sum) {
+            self.violation(format_args!(
+                "committed: {shard} index {index} was applied with term {} on node {} and with term {term} and other \
+                 content on node {node}",
+                first.0, first.2
+            ));
+        }
+    }
+
+    /// A term has one leader.
+    fn role(&self, fields: &Fields) {
+        if fields.text("role").as_deref() != Some("Leader") {
+            return;
+        }
+        let (Some(shard), Some(term)) = (fields.text("shard"), fields.number("term")) else { return };
+        let node = fields.text("node").unwrap_or_default();
+        self.saw("election");
+        if self.state().recovering > 0 {
+            self.saw("election during recovery");
+        }
+        let first = self.state().leaders.entry((shard.clone(), term)).or_insert(node.clone()).clone();
+        if first != node {
+            self.violation(format_args!("leader: {shard} has two leaders in term {term}, nodes {first} and {node}"));
+        }
+    }
+}
+
+/// The fields of one event.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    values: BTreeMap<&'static str, String>,
+    others: String,
+}
+
+impl Fields {
+    fn text(&self, name: &str) -> Option<String> {
+        self.values.get(name).cloned()
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.values.get(name)?.parse().ok()
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            let value = format!("{value:?}");
+            let _ = write!(self.others, " {}={value}", field.name());
+            self.values.insert(field.name(), value);
+        }
+    }
+}
+
+/// Hands the product's own events over.
+pub struct Listener(pub Arc<Observed>);
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("millpond")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        self.0.event(&fields);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}

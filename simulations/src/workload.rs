@@ -1,0 +1,469 @@
+//! What clients do to the simulated cluster: they write, and write again what was not answered; they read by offset,
+//! search, count and follow tails. Everything goes into the history; nothing is judged here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use bytes::Bytes;
+use millpond::id::{Offset, ShardId};
+use millpond::query::ast::Expr;
+use millpond::query::parser;
+use millpond::storage::lossy::Draws;
+use millpond_actors::query::TailQuestion;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::case::Knobs;
+use crate::client::{call, escape, get};
+use crate::ground::EPOCH;
+use crate::history::{Event, History, Outcome, Sent};
+use crate::node::Node;
+use crate::observe::Observed;
+
+/// Clients that follow tails.
+const FOLLOWERS: u32 = 2;
+/// Records of one request.
+const RECORDS_MAX: u64 = 12;
+/// The wait before a request is sent again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Records of the history that a tail may open with.
+const TAIL_LIMIT: u32 = 5_000;
+/// Everything that was ever sent lies within so many nanoseconds of the beginning.
+const RANGE: i64 = 3_600 * 1_000_000_000;
+
+/// What all clients share.
+pub struct Workload {
+    nodes: Vec<Arc<Node>>,
+    knobs: Knobs,
+    observed: Arc<Observed>,
+    history: Mutex<History>,
+    ids: AtomicU64,
+    /// Turned when faults are over: clients finish what they have begun.
+    ending: AtomicBool,
+    /// Clients that have not ended.
+    open: Mutex<BTreeSet<String>>,
+}
+
+impl Workload {
+    /// A workload on these nodes.
+    pub fn new(nodes: Vec<Arc<Node>>, knobs: Knobs, observed: Arc<Observed>) -> Arc<Self> {
+        let (history, ids) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { nodes, knobs, observed, history, ids, ending: AtomicBool::new(false), open: Mutex::default() })
+    }
+
+    /// The history, for whoever adds to it or judges it.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts every client, each with a random stream of its own.
+    pub fn start(self: &Arc<Self>, seed: u64) {
+        let mut seeds = Draws::new(seed);
+        for client in 0..u64::from(self.knobs.clients) {
+            let (workload, draws) = (Arc::clone(self), Draws::new(seeds.draw()));
+            self.client(format!("writer {client}"), async move { Writer { workload, draws, client }.run().await });
+        }
+        let (workload, draws) = (Arc::clone(self), Draws::new(seeds.draw()));
+        self.client("reader".to_owned(), async move { Reader { workload, draws }.run().await });
+        for follower in 0..FOLLOWERS {
+            let (workload, draws) = (Arc::clone(self), Draws::new(seeds.draw()));
+            self.client(format!("follower {follower}"), async move { Follower { workload, draws }.run().await });
+        }
+    }
+
+    fn client(self: &Arc<Self>, name: String, client: impl Future<Output = ()> + Send + 'static) {
+        let workload = Arc::clone(self);
+        workload.clients().insert(name.clone());
+        tokio::spawn(async move {
+            client.await;
+            workload.clients().remove(&name);
+        });
+    }
+
+    fn clients(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Faults are over: clients end after what they have begun.
+    pub fn finish(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// A client that has not ended.
+    pub fn waiting(&self) -> Option<String> {
+        self.clients().first().cloned()
+    }
+
+    fn any_node(&self, draws: &mut Draws) -> Arc<Node> {
+        let at = usize::try_from(draws.below(self.nodes.len() as u64)).expect("few nodes");
+        Arc::clone(&self.nodes[at])
+    }
+
+    fn pause(&self, draws: &mut Draws) -> Duration {
+        Duration::from_millis(draws.below(2 * self.knobs.pause_ms) + 1)
+    }
+
+    /// The id and the digest of a line that came back; a line that nobody sent is a broken promise.
+    pub fn judge_line(&self, line: &str) -> Option<(u64, u64)> {
+        let digest = xxh3_64(line.as_bytes());
+        let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next()).and_then(|id| id.parse().ok());
+        let whole =
+            line.rsplit_once(" sum=").is_some_and(|(text, sum)| format!("{:016x}", xxh3_64(text.as_bytes())) == sum);
+        match id {
+            Some(id) if whole => Some((id, digest)),
+            Some(_) | None => {
+                self.observed.violation(format_args!("damage: a line was served that nobody sent: {line:?}"));
+                None
+            }
+        }
+    }
+}
+
+/// One request as it is sent, each time.
+struct Push {
+    uri: &'static str,
+    kind: &'static str,
+    key: Option<String>,
+    body: Bytes,
+    records: Vec<Sent>,
+}
+
+struct Writer {
+    workload: Arc<Workload>,
+    draws: Draws,
+    client: u64,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        while !self.workload.is_ending() {
+            self.push().await;
+            sleep(self.workload.pause(&mut self.draws)).await;
+        }
+        // Writes resume once everything is healed: one more, which must be stored.
+        self.push().await;
+    }
+
+    /// Sends one request until it is stored, refused, or given up.
+    async fn push(&mut self) {
+        let push = self.request();
+        let workload = Arc::clone(&self.workload);
+        let call = workload.history().begin_append(self.client, push.records.clone());
+        let patience = 1 + self.draws.below(20);
+        let mut attempts = 0;
+        let outcome = loop {
+            match self.attempt(&push).await {
+                Some(status) if status.is_success() => break Outcome::Stored,
+                // Not certainly nothing: a part of the records may have been taken.
+                Some(StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) => break Outcome::Maybe,
+                Some(_) | None => workload.observed.saw("append refused or unanswered"),
+            }
+            attempts += 1;
+            if attempts >= patience && !workload.is_ending() {
+                break Outcome::Maybe;
+            }
+            sleep(AGAIN).await;
+        };
+        workload.history().end_append(call, outcome);
+        workload.observed.trace.line(format_args!("client {} {call} {outcome:?}", self.client));
+    }
+
+    async fn attempt(&mut self, push: &Push) -> Option<StatusCode> {
+        let node = self.workload.any_node(&mut self.draws);
+        let mut headers = vec![("content-type", push.kind)];
+        if let Some(key) = &push.key {
+            headers.push(("idempotency-key", key));
+        }
+        Some(call(&node, Method::POST, push.uri, &headers, push.body.clone()).await?.status)
+    }
+
+    fn request(&mut self) -> Push {
+        let count = 1 + self.draws.below(RECORDS_MAX);
+        let room = self.workload.knobs.request_bytes / usize::try_from(count).expect("few records");
+        let first = self.workload.ids.fetch_add(count, Ordering::Relaxed);
+        let now = EPOCH + i64::try_from(self.workload.observed.trace.elapsed().as_nanos()).unwrap_or(0);
+        let lines: Vec<(u64, i64, String, u64)> = (first..first + count)
+            .map(|id| {
+                let filler = self.filler(room);
+                let text = format!("id={id} client={} {filler}", self.client);
+                let line = format!("{text} sum={:016x}", xxh3_64(text.as_bytes()));
+                let time = now - i64::try_from(self.draws.below(4_000_000_000)).unwrap_or(0);
+                (id, time, line, self.draws.below(u64::from(self.workload.knobs.streams)))
+            })
+            .collect();
+        let streams = u64::from(self.workload.knobs.streams);
+        let sent = |(id, _, line, stream): &(u64, i64, String, u64)| Sent {
+            id: *id,
+            digest: xxh3_64(line.as_bytes()),
+            stream: self.client * streams + stream,
+            shard: None,
+        };
+        let records = lines.iter().map(sent).collect();
+        let key = (self.draws.below(2) == 0).then(|| format!("request-{first}"));
+        let (uri, kind, body) = if self.draws.below(2) == 0 {
+            ("/loki/api/v1/push", "application/json", self.loki(&lines))
+        } else {
+            ("/api/v1/records", "application/x-ndjson", self.ndjson(&lines))
+        };
+        Push { uri, kind, key, body, records }
+    }
+
+    fn filler(&mut self, room: usize) -> String {
+        const WORDS: [&str; 8] =
+            ["connect", "timeout", "GET /api/v1/items", "status=200", "user", "retry", "closed", "db"];
+        let mut text = String::new();
+        while text.len() < room {
+            let word = usize::try_from(self.draws.below(16)).expect("small");
+            match WORDS.get(word) {
+                Some(word) => text.push_str(word),
+                None => text.push_str(&self.draws.draw().to_string()),
+            }
+            text.push(' ');
+        }
+        text
+    }
+
+    fn labels(&self, stream: u64) -> Value {
+        json!({"app": "sim", "client": self.client.to_string(), "stream": stream.to_string(), "service_name": "sim"})
+    }
+
+    fn loki(&self, lines: &[(u64, i64, String, u64)]) -> Bytes {
+        let mut streams: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+        for (_, time, line, stream) in lines {
+            streams.entry(*stream).or_default().push(json!([time.to_string(), line]));
+        }
+        let streams: Vec<Value> = streams
+            .into_iter()
+            .map(|(stream, values)| json!({"stream": self.labels(stream), "values": values}))
+            .collect();
+        json!({"streams": streams}).to_string().into()
+    }
+
+    fn ndjson(&self, lines: &[(u64, i64, String, u64)]) -> Bytes {
+        let mut body = String::new();
+        for (_, time, line, stream) in lines {
+            let record = json!({"timestamp": time, "line": line, "labels": self.labels(*stream)});
+            body.push_str(&record.to_string());
+            body.push('\n');
+        }
+        body.into()
+    }
+}
+
+/// Reads by offset, searches and counts.
+struct Reader {
+    workload: Arc<Workload>,
+    draws: Draws,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        while !self.workload.is_ending() {
+            match self.draws.below(4) {
+                0 => self.read().await,
+                1 => self.read_locally().await,
+                2 => self.search().await,
+                _ => self.count().await,
+            }
+            sleep(self.workload.pause(&mut self.draws)).await;
+        }
+    }
+
+    fn shard(&mut self) -> ShardId {
+        ShardId(u32::try_from(self.draws.below(u64::from(self.workload.knobs.shards))).expect("few shards"))
+    }
+
+    async fn read(&mut self) {
+        let (node, shard) = (self.workload.any_node(&mut self.draws), self.shard());
+        let call = self.workload.history().begin_read(node.id, shard, Offset(0));
+        if let Some((ids, end)) = self.workload.records(&node, shard, "leader", 0).await {
+            self.workload.history().end_read(call, ids.iter().map(|(_, id, _)| *id).collect(), Offset(end));
+        } else {
+            self.workload.observed.saw("read refused");
+        }
+    }
+
+    async fn read_locally(&mut self) {
+        let (node, shard) = (self.workload.any_node(&mut self.draws), self.shard());
+        if let Some((ids, _)) = self.workload.records(&node, shard, "local", 0).await {
+            let ids = ids.iter().map(|(_, id, _)| *id).collect();
+            self.workload.history().local_read(node.id, shard, Offset(0), ids);
+        }
+    }
+
+    async fn search(&mut self) {
+        let sent = self.workload.ids.load(Ordering::Relaxed);
+        if sent == 0 {
+            return;
+        }
+        let id = self.draws.below(sent);
+        let node = self.workload.any_node(&mut self.draws);
+        let query = escape(&format!("{{app=\"sim\"}} |= \"id={id} \""));
+        let uri = format!("/loki/api/v1/query_range?query={query}&{}&limit=100", range());
+        let call = self.workload.history().begin_search(id);
+        let Some(answer) = get(&node, &uri).await.filter(|answer| answer.status.is_success()) else { return };
+        if let Some(found) = streams_of(&answer.body) {
+            for line in &found {
+                self.workload.judge_line(line);
+            }
+            self.workload.history().end_search(call, found.len() as u64);
+        }
+    }
+
+    async fn count(&mut self) {
+        let client = self.draws.below(u64::from(self.workload.knobs.clients));
+        let node = self.workload.any_node(&mut self.draws);
+        let query = escape(&format!("sum(count_over_time({{app=\"sim\", client=\"{client}\"}}[2h]))"));
+        let uri = format!("/loki/api/v1/query?query={query}&time={}", EPOCH + RANGE);
+        let call = self.workload.history().begin_count(client);
+        let Some(answer) = get(&node, &uri).await.filter(|answer| answer.status.is_success()) else { return };
+        if let Some(count) = number_of(&answer.body) {
+            self.workload.history().end_count(call, count);
+        }
+    }
+}
+
+fn range() -> String {
+    format!("start={}&end={}", EPOCH - RANGE, EPOCH + RANGE)
+}
+
+/// The lines of an answer of streams; nothing where it says that it is partial, or is another kind.
+fn streams_of(body: &[u8]) -> Option<Vec<String>> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let streams = answer.pointer("/data/result")?.as_array()?;
+    let values = streams.iter().filter_map(|stream| stream.get("values")?.as_array()).flatten();
+    Some(values.filter_map(|value| Some(value.get(1)?.as_str()?.to_owned())).collect())
+}
+
+/// The one number of an answer; an empty vector counts nothing.
+fn number_of(body: &[u8]) -> Option<u64> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    match answer.pointer("/data/result")?.as_array()?.first() {
+        None => Some(0),
+        Some(sample) => sample.pointer("/value/1")?.as_str()?.parse().ok(),
+    }
+}
+
+impl Workload {
+    /// What a node shows of a shard from an offset on, to its end: offset, id and digest of each record, and the end of
+    /// the first page's view. Nothing where a page is refused; a gap is a broken promise.
+    pub async fn records(
+        &self,
+        node: &Node,
+        shard: ShardId,
+        source: &str,
+        from: u64,
+    ) -> Option<(Vec<(u64, u64, u64)>, u64)> {
+        let (mut records, mut next, mut end) = (Vec::new(), from, None);
+        loop {
+            let uri = format!("/api/v1/shards/{}/records?from={next}&limit=1000&source={source}", shard.0);
+            let answer = get(node, &uri).await.filter(|answer| answer.status.is_success())?;
+            let page = self.page(&answer.body, next);
+            let end = *end.get_or_insert(answer.end?);
+            next += page.len() as u64;
+            let ended = page.is_empty() || next >= end;
+            records.extend(page);
+            if ended {
+                records.retain(|(offset, _, _)| *offset < end);
+                return Some((records, end));
+            }
+        }
+    }
+
+    fn page(&self, body: &[u8], from: u64) -> Vec<(u64, u64, u64)> {
+        let text = String::from_utf8_lossy(body);
+        let mut records = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let record: Value = serde_json::from_str(line).unwrap_or_default();
+            let (offset, line) = (record["offset"].as_u64().unwrap_or(u64::MAX), record["line"].as_str().unwrap_or(""));
+            let expected = from + records.len() as u64;
+            if offset != expected {
+                self.observed.violation(format_args!("offsets: {offset} came where {expected} was due"));
+            }
+            if let Some((id, digest)) = self.judge_line(line) {
+                records.push((offset, id, digest));
+            }
+        }
+        records
+    }
+}
+
+/// Follows tails, one after the other.
+struct Follower {
+    workload: Arc<Workload>,
+    draws: Draws,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        while !self.workload.is_ending() {
+            self.follow().await;
+            sleep(self.workload.pause(&mut self.draws)).await;
+        }
+    }
+
+    async fn follow(&mut self) {
+        let node = self.workload.any_node(&mut self.draws);
+        let Some(up) = node.up() else { return };
+        let Ok(Expr::Logs(logs)) = parser::parse("{app=\"sim\"}") else { return };
+        let question = TailQuestion { tenant: "fake".into(), logs, start: EPOCH - RANGE, limit: TAIL_LIMIT };
+        let open_for = Duration::from_millis(500 + self.draws.below(15_000));
+        let deadline = tokio::time::Instant::now() + open_for;
+        let following = async {
+            self.say(&node, "opens a tail");
+            let Ok(mut tail) = up.queries.tail(question).await else { return };
+            self.say(&node, "follows a tail");
+            let Ok(Ok(first)) = tokio::time::timeout_at(deadline, tail.next()).await else { return };
+            if first.len() >= TAIL_LIMIT as usize {
+                return;
+            }
+            let call = self.workload.history().open_tail(BTreeMap::new());
+            let mut cursors = BTreeMap::new();
+            self.show(call, first, &mut cursors, true);
+            while let Ok(Ok(frame)) = tokio::time::timeout_at(deadline, tail.next()).await {
+                self.show(call, frame, &mut cursors, false);
+                if self.workload.is_ending() {
+                    break;
+                }
+            }
+            self.workload.history().close_tail(call, cursors);
+            self.workload.observed.saw("tail closed");
+        };
+        tokio::select! {
+            biased;
+            () = up.life.ended() => {}
+            () = following => {}
+        }
+        self.say(&node, "leaves the tail");
+    }
+
+    fn say(&self, node: &Node, what: &str) {
+        self.workload.observed.trace.line(format_args!("n{} a client {what}", node.id));
+    }
+
+    fn show(
+        &self,
+        call: Event,
+        mut frame: Vec<millpond::query::merge::AnswerRecord>,
+        cursors: &mut BTreeMap<ShardId, Offset>,
+        history: bool,
+    ) {
+        if history {
+            frame.sort_by_key(|record| (record.shard, record.offset));
+        }
+        for record in frame {
+            if let Some((id, _)) = self.workload.judge_line(&record.line) {
+                self.workload.history().tail_showed(call, record.shard, Offset(record.offset), id);
+                cursors.insert(record.shard, Offset(record.offset + 1));
+            }
+        }
+    }
+}
