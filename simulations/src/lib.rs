@@ -1,6 +1,11 @@
 //! Simulations: what Millpond promises, tried under seeded faults. Every run depends on its seed alone, so that a
 //! failure is found again by its number.
 //!
+//! [`world`] is one run of whole nodes, from a [`case`] to a report. A case is data: [`draw`] makes one from a seed,
+//! [`shrink`] a smaller one that still fails. [`node`] is a simulated node over its lives, on the [`ground`] that stands for
+//! its machine and the [`network`] between them; [`faults`] strike them. Clients are in [`workload`], what they saw in
+//! [`history`], which judges it; what is seen from outside in [`observe`] and [`trace`].
+//!
 //! [`wal`] runs the log of one node against a model of it, on a disk that loses, tears and flips. [`model`] is that
 //! model.
 

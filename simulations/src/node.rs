@@ -116,7 +116,7 @@ struct State {
     recovery_power: Option<u64>,
     /// A sync was made to fail: the end of the process is expected.
     sync_fails: bool,
-    /// Actors were made to panic: the end of the process may follow.
+    /// Vital actors were made to panic: the end of the process may follow.
     panics: bool,
     /// A bit on its disk was turned: it may not be whole in the end.
     damaged: bool,
@@ -243,8 +243,8 @@ impl Node {
         state.disk.fail_sync_after(operations);
     }
 
-    /// Actors of it are made to panic.
-    pub fn expect_panics(&self) {
+    /// An actor is made to panic whose end may be the node's.
+    pub fn expect_end(&self) {
         self.state().panics = true;
     }
 

@@ -81,11 +81,6 @@ impl Observed {
         }
     }
 
-    /// Whether a promise was broken.
-    pub fn is_violated(&self) -> bool {
-        !self.state().violations.is_empty()
-    }
-
     /// A rare thing happened.
     pub fn saw(&self, rare: &'static str) {
         *self.state().seen.get_mut(rare).expect("every rare thing is listed") += 1;

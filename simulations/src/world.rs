@@ -18,7 +18,7 @@ use millpond_actors::supervision::{GiveUp, Restart};
 use tokio::time::{Instant, sleep};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::case::{Case, Fault, Report};
+use crate::case::{Case, Report};
 use crate::faults::{Victims, play};
 use crate::ground::{Pace, SimClock, SimRandom};
 use crate::history::{Held, check};
@@ -34,6 +34,7 @@ const CALM: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 /// Virtual time after which a node that was killed has no actor left.
 const SETTLE: Duration = Duration::from_secs(2);
+
 /// The seed of a random stream, by name.
 fn stream(seed: u64, name: &str) -> u64 {
     xxh3_64_with_seed(name.as_bytes(), seed)
@@ -292,9 +293,4 @@ fn config(case: &Case, id: u64) -> Config {
     config.node.limits.head_bytes_max = ByteSize(case.knobs.head_bytes_max);
     config.node.limits.head_age_max = Span(Duration::from_millis(case.knobs.head_age_ms));
     config
-}
-
-/// Whether a plan may leave a node with less than it had.
-pub fn loses_a_node(case: &Case) -> bool {
-    case.faults.iter().any(|timed| matches!(timed.fault, Fault::Lose { .. } | Fault::Wipe { .. }))
 }

@@ -211,7 +211,11 @@ impl Plan<'_> {
     /// The power of all nodes goes at one moment, often with more on its way to their disks than usual, and often with
     /// replicas that were restarted while their process went on.
     fn blackout(&mut self, from_ms: u64, busy_ms: u64) -> Vec<Timed> {
-        let at_ms = self.dice.between(from_ms.max(PANIC_BEFORE_MS), busy_ms - 1_000);
+        let from_ms = from_ms + PANIC_BEFORE_MS;
+        if from_ms > busy_ms - LAST_MS {
+            return Vec::new();
+        }
+        let at_ms = self.dice.between(from_ms, busy_ms - LAST_MS);
         let slow = self.dice.one_in(2).then(|| small(self.dice.scaled(2, 50)));
         let panics = self.dice.one_in(2);
         let mut faults = Vec::new();
