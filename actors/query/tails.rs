@@ -8,8 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use millpond::id::ShardId;
 use millpond::limits;
 use millpond::query::QueryError;
@@ -136,21 +134,28 @@ async fn history(
     let mut gather = Gather::new(Query::Logs(query), tenant);
     let request = Arc::new(gather.requests().remove(0));
     let mut cursors = BTreeMap::new();
-    let read = |shard| {
-        let request = Arc::clone(&request);
-        async move { (shard, reader.read(shard, &request, deadline).await) }
+    let mut shards = (0..reader.site().board.shards()).map(ShardId);
+    let mut parts = JoinSet::new();
+    // Each shard is read by a task of its own: a reading that nobody polls, while a part is continued below, could have
+    // been given the turn that the others wait for.
+    let read_next = |parts: &mut JoinSet<_>, shard: Option<ShardId>| {
+        let Some(shard) = shard else { return };
+        let (reader, request) = (reader.clone(), Arc::clone(&request));
+        parts.spawn(async move { (shard, reader.read(shard, &request, deadline).await) });
     };
-    let shards = (0..reader.site().board.shards()).map(ShardId);
-    let mut parts = stream::iter(shards.map(read)).buffer_unordered(limits::QUERY_FANOUT_MAX);
-    while let Some((shard, part)) = parts.next().await {
+    for _ in 0..limits::QUERY_FANOUT_MAX {
+        read_next(&mut parts, shards.next());
+    }
+    while let Some(part) = parts.join_next().await {
+        let (shard, part) = part.map_err(|_| QueryError::Cancelled)?;
         let part = part?;
+        read_next(&mut parts, shards.next());
         cursors.insert(shard, part.end);
         let mut next = gather.add(0, part)?;
         while let Some(request) = next {
             next = gather.add(0, reader.read(shard, &Arc::new(request), deadline).await?)?;
         }
     }
-    drop(parts);
     let Outcome::Records(mut records) = gather.finish()?.outcome else { return Err(QueryError::Cancelled) };
     // A part that was continued may have met records past the cursor: they come again, by offset.
     records.retain(|record| record.offset < cursors[&record.shard]);

@@ -24,3 +24,12 @@ fn holds(plan: &str) {
 fn a_lost_answer_does_not_hold_up_its_caller_until_the_deadline() {
     holds("lost-answer.json");
 }
+
+/// Seed 682: a tail was opened, and its node answered no query for a minute. The history of a tail is read from several
+/// shards at once; a part that was cut at its bound is continued before the next is looked at. Meanwhile nobody polled
+/// the other readings, and one of them had just been given the only turn on a worker thread, for which the
+/// continuation waited. Now each shard is read by a task of its own.
+#[test]
+fn a_reading_that_nobody_polls_holds_no_turn() {
+    holds("starved-turn.json");
+}
