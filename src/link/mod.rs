@@ -537,12 +537,13 @@ impl Link {
     /// A message that can never be whole: whoever waits for its outcome is told.
     fn tear(&mut self, header: &Header, effects: &mut Vec<Effect>) {
         match header.kind {
-            Kind::Request => {
+            // A link that is down has failed the peer's calls already, and nothing that is queued leaves it.
+            Kind::Request if self.state == State::Connected => {
                 self.queue_fault(header.call, Fault::of(FaultCode::Unanswered));
                 self.pump(effects);
             }
             Kind::Answer | Kind::Fault => self.answered(header.call, Err(CallFailure::Unknown), effects),
-            Kind::Raft | Kind::Heartbeat | Kind::Grant => {}
+            Kind::Request | Kind::Raft | Kind::Heartbeat | Kind::Grant => {}
         }
     }
 

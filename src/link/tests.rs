@@ -68,13 +68,15 @@ impl World {
     fn step(&mut self, at: usize, event: Event) {
         let mut effects = vec![];
         self.ends[at].link.step(self.now, event, &mut effects);
+        // What an effect brings about comes after all effects of the step, as frames leave in the order of their numbers.
+        let mut later = vec![];
         for effect in effects {
             match effect {
                 Effect::Send { header, payload } => self.wires[1 - at].push((header, payload)),
                 Effect::Judge { life, hello } => {
                     assert_eq!(hello, "hello");
                     let verdict = if self.refuse { Err("another cluster".to_owned()) } else { Ok(()) };
-                    self.step(at, Event::Judged { life, verdict });
+                    later.push(Event::Judged { life, verdict });
                 }
                 Effect::Raft(messages) => {
                     for (_, bytes) in messages {
@@ -88,8 +90,7 @@ impl World {
                         Method::Append => Ok(body),
                         Method::Scan | Method::Records => Err(Fault::application(body)),
                     };
-                    self.step(at, Event::Answer { life, call, outcome });
-                    self.step(at, Event::Flush);
+                    later.extend([Event::Answer { life, call, outcome }, Event::Flush]);
                 }
                 Effect::Answered { call, outcome } => {
                     assert!(self.ends[at].outcomes.insert(call, outcome).is_none(), "a call was answered twice");
@@ -99,6 +100,9 @@ impl World {
                 Effect::Dropped { .. } => self.ends[at].dropped += 1,
                 Effect::Reconnect | Effect::Rejected(_) => {}
             }
+        }
+        for event in later {
+            self.step(at, event);
         }
         let link = &self.ends[at].link;
         assert!(link.outgoing.outstanding(Lane::Bulk) <= LINK_CREDIT_BYTES as u64);
