@@ -262,8 +262,8 @@ impl Board {
     /// the nodes that are connected. So one clock that jumps expires nothing.
     pub fn sober(&self, now: i64) -> i64 {
         let since = |heard: &Instant| i64::try_from(heard.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        let heard = self.clocks.borrow().clone();
-        let mut clocks: Vec<i64> = heard.values().map(|(clock, heard)| clock.saturating_add(since(heard))).collect();
+        let shown = |(clock, heard): &(i64, Instant)| clock.saturating_add(since(heard));
+        let mut clocks: Vec<i64> = self.clocks.borrow().values().map(shown).collect();
         clocks.push(now);
         clocks.sort_unstable();
         let median = clocks[(clocks.len() - 1) / 2];

@@ -39,8 +39,7 @@ pub(crate) fn play(case: Case, trace: Option<&Path>) -> Result<Outcome> {
     let world = thread::Builder::new().name("world".to_owned()).stack_size(STACK_BYTES);
     let played = world.spawn(move || world::run(&playing, writer.map(|writer| Box::new(writer) as _)));
     let report = played.context("starting the world's thread")?.join().unwrap_or_else(|panic| {
-        let why = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let violations = vec![format!("the world itself panicked: {}", why.unwrap_or("it did not say why"))];
+        let violations = vec![format!("the world itself panicked: {}", world::words_of(&*panic))];
         Report { violations, ..Report::default() }
     });
     let calls = millpond_shim::calls();

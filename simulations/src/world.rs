@@ -54,17 +54,20 @@ pub fn run(case: &Case, trace: Option<Box<dyn Write + Send>>) -> Report {
         let _listening = tracing::dispatcher::set_default(&listener);
         let hook = Arc::clone(&observed);
         std::panic::set_hook(Box::new(move |panic| {
-            let words = panic.payload().downcast_ref::<String>().map(String::as_str);
-            let what = words.or_else(|| panic.payload().downcast_ref::<&str>().copied());
-            let what = what.unwrap_or("a panic without words");
             let place = panic.location().map_or_else(String::new, ToString::to_string);
-            hook.panicked(what, &place);
+            hook.panicked(words_of(panic.payload()), &place);
         }));
         let world = World::new(case, Arc::clone(&observed));
         world.live(case).await;
         let _ = std::panic::take_hook();
         report(&observed)
     })
+}
+
+/// What a panic says.
+pub fn words_of(payload: &dyn std::any::Any) -> &str {
+    let words = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    words.unwrap_or("a panic without words")
 }
 
 fn report(observed: &Observed) -> Report {
