@@ -545,9 +545,14 @@ impl Replica {
         if entries.is_empty() && !voted {
             return false;
         }
-        let copies = entries.iter().map(entry_from_raft).collect();
+        let copies: Vec<Entry> = entries.iter().map(entry_from_raft).collect();
         let truncate_from = self.raw.mut_store().append(entries);
-        let hard_state = self.unwritten.take();
+        let mut hard_state = self.unwritten.take();
+        if let (Some(hard_state), Some(first)) = (&mut hard_state, copies.first()) {
+            // A torn write may leave the hard state and not the cut behind it. It must then not call committed what
+            // would have been cut.
+            hard_state.commit = hard_state.commit.min(Index(first.index.0 - 1));
+        }
         self.written = hard_state.unwrap_or(self.written);
         let hard_state = hard_state.filter(|_| !mutant!(HardStateDropped));
         effects.push(Effect::Persist { number, truncate_from, entries: copies, hard_state });

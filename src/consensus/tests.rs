@@ -349,11 +349,11 @@ proptest! {
 
     #[test]
     fn a_group_agrees_whatever_is_lost(
-        steps in proptest::collection::vec((0..10u8, 1..4u64), 1..80),
+        steps in proptest::collection::vec((0..12u8, 1..4u64, 0..4_usize), 1..80),
         seed: u64,
     ) {
         let mut world = World::new(3, seed);
-        for (ticket, (what, at)) in steps.into_iter().enumerate() {
+        for (ticket, (what, at, records)) in steps.into_iter().enumerate() {
             match what {
                 0..3 => world.tick(3),
                 3 => { world.isolate(at); }
@@ -361,6 +361,7 @@ proptest! {
                 5 => { world.kill(at); world.restart(at); }
                 6 => world.seat(at).stuck ^= true,
                 7 => { world.wire.pop_front(); }
+                8..10 if !world.seat(at).writes.is_empty() => { world.tear(at, records); world.restart(at); }
                 _ => world.propose(at, ticket as u64, &format!("entry {ticket}")),
             }
         }

@@ -191,7 +191,12 @@ impl World {
         for effect in effects {
             self.trace.push((at, effect.clone()));
             match effect {
-                Effect::Persist { .. } => seat.writes.push_back(effect),
+                Effect::Persist { ref entries, hard_state, .. } => {
+                    if let (Some(hard_state), Some(first)) = (hard_state, entries.first()) {
+                        assert!(hard_state.commit < first.index, "{at} calls committed what is not yet written");
+                    }
+                    seat.writes.push_back(effect);
+                }
                 Effect::Fetch { .. } => seat.fetches.push_back(effect),
                 Effect::Send { to, ref message } => {
                     assert_eq!(to, message.to);

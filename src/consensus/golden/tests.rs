@@ -95,6 +95,7 @@ scripts! {
     an_entry_of_an_older_term_is_committed_only_with_one_of_the_leaders_own
     an_entry_that_only_the_others_have_outlives_its_leader
     a_torn_write_leaves_nothing_that_was_answered
+    a_torn_write_commits_nothing_that_it_would_have_cut
 }
 
 #[test]
