@@ -1,10 +1,13 @@
 //! What a node knows of itself: `meta.redb` with its identity.
 //!
-//! One table. `blobs`, from a name to bytes, holds `identity`, which only the caller reads. Each value is preceded by
-//! u64 xxh3-64 of the table's name, the key and the value; little-endian; verified at each read.
+//! One table. `blobs`, from a name to bytes, holds `identity`, which only the caller reads; it is empty on a blank node.
+//! Each value is preceded by u64 xxh3-64 of the table's name, the key and the value; little-endian; verified at each
+//! read. The key is there from the first commit on: redb does not find a key that was damaged, and a node that took that
+//! for "none yet" would forget who it is and vote twice.
 //!
-//! The file is made under a temporary name and renamed; every commit is durable and repaired quickly. This file does
-//! not know what an identity says.
+//! The file is made under a temporary name and renamed; every commit is durable and repaired quickly. redb keeps two
+//! commits and a bit says which is the last one; an identity is committed twice, so that both say the same. This file
+//! does not know what an identity says.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,9 +23,21 @@ const FOLDER: &str = "";
 const BLOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("blobs");
 const IDENTITY: &str = "identity";
 
+/// Commits of one identity: redb keeps two.
+const COMMITS: usize = 2;
+
 /// The node's `meta.redb`, open for reading and writing. Calls block.
 pub struct Registry {
-    database: Database,
+    /// There until it is dropped.
+    database: Option<Database>,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        // redb tidies up when it is closed, and breaks its assertions on a damaged file. What was read stays true.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -39,7 +54,7 @@ impl Registry {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 create_file(disk, FOLDER, FILE, |database| {
                     let transaction = database.begin_write()?;
-                    transaction.open_table(BLOBS)?;
+                    transaction.open_table(BLOBS)?.insert(IDENTITY, stored(&[]).as_slice())?;
                     Ok(transaction.commit()?)
                 })?;
                 disk.open(FILE, OpenMode::ReadWrite).map_err(failed("open", FILE))?
@@ -53,49 +68,43 @@ impl Registry {
         // redb trusts its file; a damaged one may break its assertions.
         let database = catch_unwind(AssertUnwindSafe(|| database_on(file, FILE)))
             .unwrap_or_else(|_| Err(damaged("redb cannot read it")))?;
-        Ok(Self { database })
+        Ok(Self { database: Some(database) })
     }
 
     /// The identity as it was stored; `None` on a blank node.
     pub fn identity(&self) -> Result<Option<Bytes>, SnapshotError> {
-        let stored = self.read(|database| {
+        let stored = self.on("read", |database| {
             let table = database.begin_read()?.open_table(BLOBS)?;
             Ok(table.get(IDENTITY)?.map(|stored| stored.value().to_vec()))
         })?;
-        stored
-            .map(|stored| {
-                verified(&stored, |value| sum("blobs", IDENTITY.as_bytes(), value)).ok_or(damaged("identity"))
-            })
-            .transpose()
+        let identity = stored.and_then(|stored| verified(&stored, sum)).ok_or(damaged("identity"))?;
+        Ok(Some(identity).filter(|identity| !identity.is_empty()))
     }
 
     /// Stores the identity, durable when it returns.
     pub fn set_identity(&self, identity: &[u8]) -> Result<(), SnapshotError> {
-        let stored = [&sum("blobs", IDENTITY.as_bytes(), identity).to_le_bytes(), identity].concat();
-        self.write(|transaction| {
-            transaction.open_table(BLOBS)?.insert(IDENTITY, stored.as_slice())?;
-            Ok(())
-        })
+        assert!(!identity.is_empty(), "an empty identity is none");
+        for _ in 0..COMMITS {
+            self.on("write", |database| {
+                let mut transaction = database.begin_write()?;
+                transaction.set_quick_repair(true);
+                transaction.open_table(BLOBS)?.insert(IDENTITY, stored(identity).as_slice())?;
+                Ok(transaction.commit()?)
+            })?;
+        }
+        Ok(())
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, SnapshotError> {
-        match catch_unwind(AssertUnwindSafe(|| read(&self.database))) {
-            Ok(result) => result.map_err(refused("read", FILE)),
+    fn on<T>(
+        &self,
+        what: &'static str,
+        act: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, SnapshotError> {
+        let database = self.database.as_ref().expect("it is there until the registry is dropped");
+        match catch_unwind(AssertUnwindSafe(|| act(database))) {
+            Ok(result) => result.map_err(refused(what, FILE)),
             Err(_) => Err(damaged("redb cannot read it")),
         }
-    }
-
-    fn write(
-        &self,
-        write: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), SnapshotError> {
-        let commit = || {
-            let mut transaction = self.database.begin_write()?;
-            transaction.set_quick_repair(true);
-            write(&transaction)?;
-            Ok(transaction.commit()?)
-        };
-        commit().map_err(refused("write", FILE))
     }
 }
 
@@ -103,9 +112,14 @@ fn damaged(part: &str) -> SnapshotError {
     SnapshotError::Damaged { file: FILE.to_owned(), part: part.to_owned() }
 }
 
-fn sum(table: &str, key: &[u8], value: &[u8]) -> u64 {
+/// The bytes under which an identity is kept.
+fn stored(identity: &[u8]) -> Vec<u8> {
+    [&sum(identity).to_le_bytes(), identity].concat()
+}
+
+fn sum(identity: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
-    for part in [table.as_bytes(), key, value] {
+    for part in [b"blobs", IDENTITY.as_bytes(), identity] {
         hash.update(part);
     }
     hash.digest()
@@ -139,6 +153,77 @@ mod tests {
         assert!(Registry::open(&disk).and_then(|registry| registry.identity()).is_err());
         file.set_len(0).unwrap();
         assert!(matches!(Registry::open(&disk), Err(SnapshotError::Damaged { .. })));
+    }
+
+    /// More than redb needs for one identity; what asks for more is damage.
+    const FILE_BYTES_MAX: u64 = 8 << 20;
+
+    /// The file of a node that knows who it is: closed, or left as a killed process leaves it.
+    fn written(closed: bool) -> Vec<u8> {
+        let disk = LossyDisk::new(3);
+        let registry = Registry::open(&disk).unwrap();
+        registry.set_identity(b"me").unwrap();
+        if !closed {
+            disk.kill();
+        }
+        drop(registry);
+        let file = disk.open(FILE, OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Option<Bytes>, SnapshotError> {
+        let disk = LossyDisk::new(4);
+        disk.set_capacity(FILE_BYTES_MAX);
+        disk.open(FILE, OpenMode::CreateNew).unwrap().write_at(0, &[bytes]).unwrap();
+        Registry::open(&disk)?.identity()
+    }
+
+    /// Turns a bit over, reads, and turns it back. Whether the damage was reported.
+    fn flipped(bytes: &mut [u8], offset: usize, bit: u8) -> bool {
+        bytes[offset] ^= 1 << bit;
+        let read = read(bytes);
+        bytes[offset] ^= 1 << bit;
+        match read {
+            Ok(identity) => {
+                assert_eq!(identity.as_deref(), Some(&b"me"[..]), "bit {bit} of byte {offset}");
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Where the file says which commit is the last one, and where it names the table and the key.
+    fn telling(bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let names = [&b"blobs"[..], IDENTITY.as_bytes()];
+        let named = move |at: usize| {
+            names.into_iter().find(|name| bytes[at..].starts_with(name)).map(|name| at..at + name.len())
+        };
+        (0..16).chain((0..bytes.len()).filter_map(named).flatten())
+    }
+
+    #[test]
+    fn no_bit_that_tells_where_the_identity_is_makes_it_a_blank_node() {
+        for closed in [true, false] {
+            let mut bytes = written(closed);
+            let telling: Vec<usize> = telling(&bytes).collect();
+            let bits: Vec<(usize, u8)> = telling.iter().flat_map(|at| (0..8).map(|bit| (*at, bit))).collect();
+            let reported = bits.iter().filter(|(at, bit)| flipped(&mut bytes, *at, *bit)).count();
+            assert!(reported > 50, "closed {closed}: only {reported} of {} bits matter", bits.len());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn no_flipped_bit_makes_it_a_blank_node(closed: bool, at: prop::sample::Index, bit in 0..8_u8) {
+            let mut bytes = written(closed);
+            // Pages that were never written hold nothing to lose.
+            let used: Vec<usize> = (0..bytes.len()).filter(|offset| bytes[*offset] != 0).collect();
+            flipped(&mut bytes, used[at.index(used.len())], bit);
+        }
     }
 
     proptest! {
