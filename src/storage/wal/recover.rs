@@ -181,7 +181,8 @@ impl Replay {
         tail: Tail,
         seed: u64,
     ) -> Result<(Option<Segment>, Segment), StorageError> {
-        let little = tail.end - RECORDS_AT <= options.segment_bytes / 4;
+        // What a part of the reserve holds is little too: it must come free for the next restart on a full disk.
+        let little = tail.end <= (RECORDS_AT + options.segment_bytes / 4).max(options.reserve_bytes);
         let mut from = if little { RECORDS_AT } else { tail.durable };
         let mut room = files.take_room(tail.end - from)?;
         if room.is_none() {

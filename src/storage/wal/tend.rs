@@ -31,6 +31,7 @@ impl Wal {
         let mut recycled = 0;
         for _ in 0..GROUPS_TO_RECYCLE {
             recycled += self.release()?;
+            self.leave_reserve();
             self.advance();
             self.carry_forward()?;
             self.prepare()?;
@@ -38,8 +39,12 @@ impl Wal {
             if !unfinished || (self.bytes() <= self.options.bytes_max && self.space() == Space::Ample) {
                 break;
             }
-            if !self.group_is_open() && self.open_bytes(true) > 0 {
-                self.open_group();
+            if !self.group_is_open() {
+                if self.open_bytes(true) > 0 {
+                    self.open_group();
+                } else if let Some(file) = self.files.take() {
+                    self.roll(file);
+                }
             }
             self.flush()?;
         }
@@ -56,6 +61,14 @@ impl Wal {
             recycled += 1;
         }
         Ok(recycled)
+    }
+
+    /// Goes on in a spare where the tail is a part of the reserve, which is to be whole again.
+    fn leave_reserve(&mut self) {
+        let reserved = self.segments.back().is_some_and(|tail| tail.file.reserved);
+        if reserved && let Some(file) = self.files.take() {
+            self.roll(file);
+        }
     }
 
     /// Takes the oldest generation needed past those with nothing live.

@@ -367,6 +367,61 @@ fn space_comes_back_when_a_full_log_is_trimmed() {
     append(&mut wal, &[entry(index + 1, 1, 5_000)]).unwrap();
 }
 
+/// Fills the disk with entries, then votes on in the reserve for so many terms.
+fn filled(disk: &LossyDisk, options: WalOptions, terms: u64) -> (Wal, u64) {
+    let mut wal = Wal::open(Arc::new(disk.clone()), options, 1).unwrap().0;
+    disk.set_capacity(disk.used_bytes());
+    let mut index = 0;
+    while wal.can_take(0) {
+        index += 1;
+        append(&mut wal, &[entry(index, 1, 1_000)]).unwrap();
+        wal.flush().unwrap();
+    }
+    while append(&mut wal, &[entry(index + 1, 1, 5_000)]).is_ok() {
+        index += 1;
+        wal.flush().unwrap();
+    }
+    for term in 2..2 + terms {
+        let hard_state = Some(HardState { term: Term(term), vote: None, commit: Index(0) });
+        let op = LogOp::Append { truncate_from: None, entries: vec![], hard_state };
+        if wal.append(SHARD, REPLICA, op).is_err() {
+            break;
+        }
+        wal.flush().unwrap();
+    }
+    (wal, index)
+}
+
+#[test]
+fn a_log_whose_reserve_is_full_starts_again_and_again_on_a_full_disk() {
+    let wide = WalOptions { reserve_bytes: OPTIONS.segment_bytes - 512, ..OPTIONS };
+    for options in [OPTIONS, wide] {
+        let disk = LossyDisk::new(1);
+        let (wal, index) = filled(&disk, options, u64::MAX - 2);
+        drop(wal);
+        for seed in 2..9 {
+            disk.crash();
+            let mut wal = Wal::open(Arc::new(disk.clone()), options, seed).unwrap().0;
+            assert_eq!(load(&mut wal).entries.len() as u64, index);
+        }
+    }
+}
+
+#[test]
+fn a_trim_gives_a_full_disk_its_reserve_back() {
+    let disk = LossyDisk::new(1);
+    let (mut wal, index) = filled(&disk, OPTIONS, 10);
+    assert_eq!(wal.tend().unwrap().space, Space::ReserveOnly);
+    let at = Position { index: Index(index), term: Term(1) };
+    let hard_state = HardState { term: Term(1), vote: None, commit: at.index };
+    wal.append(SHARD, REPLICA, LogOp::Install { at, hard_state }).unwrap();
+    let mut spaces = Vec::new();
+    for _ in 0..4 {
+        spaces.push(wal.tend().unwrap().space);
+    }
+    assert_eq!(spaces.last(), Some(&Space::Ample), "{spaces:?}");
+}
+
 #[test]
 fn an_entry_larger_than_a_segment_is_refused_and_nothing_is_taken() {
     let mut wal = open(&LossyDisk::new(1), 1);
