@@ -33,3 +33,11 @@ fn a_lost_answer_does_not_hold_up_its_caller_until_the_deadline() {
 fn a_reading_that_nobody_polls_holds_no_turn() {
     holds("starved-turn.json");
 }
+
+/// Seed 419: a client waited for its tail to open until the run ended. One request had been lost, and nobody was told:
+/// frames that a link had counted as lost came after all, each was taken off the count of all that was ever lost, and
+/// the next real loss only made that count what it had been before. Now each interval between heartbeats is judged once.
+#[test]
+fn frames_that_come_late_do_not_hide_a_loss() {
+    holds("late-frame.json");
+}

@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use super::BlockError;
-use super::frame::{Column, Container, Deflate, Head, Inflate};
+use super::frame::{Column, Container, Deflate, Head};
 use super::rows::{Metadata, Projection, Rows};
 use crate::limits::{BLOCK_ROWS_MAX, METADATA_FIELDS_MAX};
 use crate::record::Stream;
@@ -183,8 +183,8 @@ impl Columns {
 }
 
 /// The streams of a block.
-pub(super) fn streams(block: &Container, inflate: &mut Inflate) -> Result<Vec<Stream>, BlockError> {
-    let bytes = block.column(Column::Streams, inflate)?;
+pub(super) fn streams(block: &Container) -> Result<Vec<Stream>, BlockError> {
+    let bytes = block.column(Column::Streams)?;
     let mut rest = bytes.as_slice();
     let malformed = || BlockError::Malformed { part: "streams" };
     let mut streams = Vec::new();
@@ -201,12 +201,11 @@ pub(super) fn rows(
     base: Option<u64>,
     projection: Projection,
 ) -> Result<Rows, BlockError> {
-    let inflate = &mut Inflate::default();
     let rows = block.head.rows as usize;
     let malformed = |part| BlockError::Malformed { part };
-    let runs = block.column(Column::Runs, inflate)?;
+    let runs = block.column(Column::Runs)?;
     let stream = read_runs(&runs, rows, streams.len()).ok_or(malformed("runs"))?;
-    let times = block.column(Column::Times, inflate)?;
+    let times = block.column(Column::Times)?;
     let timestamp = read_deltas(&times, rows).ok_or(malformed("times"))?;
     let offset = match base {
         Some(base) => (0..rows as u64)
@@ -214,7 +213,7 @@ pub(super) fn rows(
             .collect::<Option<Vec<u64>>>()
             .ok_or(malformed("offsets"))?,
         None => {
-            let offsets = block.column(Column::Offsets, inflate)?;
+            let offsets = block.column(Column::Offsets)?;
             let offsets = read_deltas(&offsets, rows).ok_or(malformed("offsets"))?;
             offsets.into_iter().map(i64::cast_unsigned).collect()
         }
@@ -222,15 +221,15 @@ pub(super) fn rows(
     check_span(&block.head, &timestamp, base.is_none().then_some(offset.as_slice()))?;
     let mut decoded = Rows { streams: streams.clone(), stream, offset, timestamp, lines: None, metadata: None };
     if projection.lines {
-        let lengths = block.column(Column::Lengths, inflate)?;
-        let text = String::from_utf8(block.column(Column::Lines, inflate)?).map_err(|_| malformed("lines"))?;
+        let lengths = block.column(Column::Lengths)?;
+        let text = String::from_utf8(block.column(Column::Lines)?).map_err(|_| malformed("lines"))?;
         let ends = read_ends(&lengths, rows, &text).ok_or(malformed("lengths"))?;
         decoded.lines = Some((ends, text));
     }
     if projection.metadata {
-        let names = block.column(Column::Names, inflate)?;
-        let fields = block.column(Column::Fields, inflate)?;
-        let values = block.column(Column::Values, inflate)?;
+        let names = block.column(Column::Names)?;
+        let fields = block.column(Column::Fields)?;
+        let values = block.column(Column::Values)?;
         let values = String::from_utf8(values).map_err(|_| malformed("values"))?;
         let read = if fields.is_empty() && names.is_empty() && values.is_empty() {
             Some(Metadata::default())

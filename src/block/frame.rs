@@ -20,6 +20,8 @@
 //!
 //! A column is the concatenation of its frames, cut at any byte; [`super::column`] describes what is in each.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::BlockError;
@@ -159,7 +161,7 @@ impl Container {
     }
 
     /// The bytes of a column, inflated; empty where the block has none.
-    pub(super) fn column(&self, column: Column, inflate: &mut Inflate) -> Result<Vec<u8>, BlockError> {
+    pub(super) fn column(&self, column: Column) -> Result<Vec<u8>, BlockError> {
         let frames = || self.frames.iter().filter(|frame| frame.column == column);
         let mut out = vec![0; frames().map(|frame| frame.raw).sum()];
         let mut rest = out.as_mut_slice();
@@ -170,7 +172,7 @@ impl Container {
             }
             let (into, after) = rest.split_at_mut(frame.raw);
             rest = after;
-            inflate.frame(frame.codec, stored, into).ok_or(BlockError::Malformed { part: column.name() })?;
+            inflate(frame.codec, stored, into).ok_or(BlockError::Malformed { part: column.name() })?;
         }
         Ok(out)
     }
@@ -206,28 +208,28 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// A zstd context for reading, made when the first compressed frame is met.
-#[derive(Default)]
-pub(super) struct Inflate(Option<zstd::bulk::Decompressor<'static>>);
+thread_local! {
+    /// A zstd context for reading. To make one costs more than to read a short frame, and every batch has short frames;
+    /// nothing of one frame is left for the next.
+    static INFLATE: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
-impl Inflate {
-    fn frame(&mut self, codec: u8, stored: &[u8], into: &mut [u8]) -> Option<()> {
-        match codec {
-            AS_IS if stored.len() == into.len() => into.copy_from_slice(stored),
-            ZSTD => {
-                let context = match self.0.take() {
-                    Some(context) => context,
-                    None => zstd::bulk::Decompressor::new().ok()?,
-                };
-                let context = self.0.insert(context);
-                if context.decompress_to_buffer(stored, into).ok()? != into.len() {
-                    return None;
-                }
-            }
-            _ => return None,
-        }
-        Some(())
+/// Reads a stored frame into as many bytes as it holds; `None` where it does not hold so many.
+fn inflate(codec: u8, stored: &[u8], into: &mut [u8]) -> Option<()> {
+    match codec {
+        AS_IS if stored.len() == into.len() => into.copy_from_slice(stored),
+        ZSTD => INFLATE.with_borrow_mut(|kept| {
+            let mut context = match kept.take() {
+                Some(context) => context,
+                None => zstd::bulk::Decompressor::new().ok()?,
+            };
+            let read = context.decompress_to_buffer(stored, into).ok()?;
+            *kept = Some(context);
+            (read == into.len()).then_some(())
+        })?,
+        _ => return None,
     }
+    Some(())
 }
 
 /// A zstd context for writing, used again for every block.
@@ -312,8 +314,7 @@ fn size(len: usize) -> [u8; 4] {
 #[cfg(test)]
 pub(super) fn replace_column(bytes: Bytes, kind: u8, column: usize, content: &[u8]) -> Bytes {
     let block = Container::open(bytes, kind).expect("a good block");
-    let mut inflate = Inflate::default();
-    let columns = Column::ALL.map(|column| block.column(column, &mut inflate).expect("a good column"));
+    let columns = Column::ALL.map(|column| block.column(column).expect("a good column"));
     let mut columns: Vec<(Column, &[u8])> = Column::ALL.into_iter().zip(columns.iter().map(Vec::as_slice)).collect();
     columns[column].1 = content;
     Deflate::new(1).block(&block.head, &columns).into()

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::BlockError;
 use super::column::{self, Columns};
-use super::frame::{Container, Deflate, Inflate};
+use super::frame::{Container, Deflate};
 use super::rows::{Projection, Rows, Stream, Summary};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::record::StreamRecords;
@@ -77,7 +77,7 @@ impl L0 {
         {
             return Err(BlockError::Malformed { part: "rows" });
         }
-        let streams = column::streams(&block, &mut Inflate::default())?;
+        let streams = column::streams(&block)?;
         if streams.iter().any(|stream| stream.tenant != streams[0].tenant) {
             return Err(BlockError::Malformed { part: "tenant" });
         }

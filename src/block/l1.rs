@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::BlockError;
 use super::column::{self, Columns};
-use super::frame::{Container, Deflate, Inflate};
+use super::frame::{Container, Deflate};
 use super::rows::{Projection, Rows, Stream, Summary};
 use crate::limits::{BLOCK_RAW_BYTES, BLOCK_ROWS_MAX};
 
@@ -87,7 +87,7 @@ impl L1 {
     /// Checks header, directory and streams; inflates nothing else.
     pub fn open(bytes: Bytes) -> Result<Self, BlockError> {
         let block = Container::open(bytes, KIND)?;
-        let streams = column::streams(&block, &mut Inflate::default())?;
+        let streams = column::streams(&block)?;
         if !streams.is_sorted_by(|a, b| a < b) {
             return Err(BlockError::Malformed { part: "order of streams" });
         }

@@ -31,11 +31,13 @@ pub(super) struct Incoming {
     pub(super) received: [u64; 2],
     /// What the heartbeat before said had been sent by then.
     promised: [u64; 2],
-    /// The sequence of that heartbeat.
+    /// The sequences of that heartbeat, and of the one before it.
     heartbeat: u64,
-    /// Frames that came: those up to that heartbeat, and those behind it.
+    judged: u64,
+    /// Frames that came: those between the two, and those behind the later one. What comes from before both was judged
+    /// lost already; counted here it would hide a later loss.
     came: [u64; 2],
-    /// Frames that never came, of all sent before the heartbeat before the last.
+    /// Frames that had not come by the heartbeat after the one that they were sent before.
     pub(super) missed: u64,
     partials: [Option<Partial>; 2],
     /// Bytes that the sender charged and that never came.
@@ -50,10 +52,12 @@ impl Incoming {
         if self.highest == 0 {
             // What a life sent before it was met is nobody's loss.
             self.heartbeat = sequence.saturating_sub(1);
-            self.came = [self.heartbeat, 0];
+            self.judged = self.heartbeat;
         }
         self.admit_once(sequence)?;
-        self.came[usize::from(sequence > self.heartbeat)] += 1;
+        if sequence > self.judged {
+            self.came[usize::from(sequence > self.heartbeat)] += 1;
+        }
         Ok(())
     }
 
@@ -85,11 +89,11 @@ impl Incoming {
         if sequence <= self.heartbeat {
             return false;
         }
-        let missed = self.heartbeat.saturating_sub(self.came[0]);
-        let news = missed > self.missed;
-        self.missed = self.missed.max(missed);
+        let missed = (self.heartbeat - self.judged).saturating_sub(self.came[0]);
+        self.missed += missed;
         let overtaking = self.overtaking(sequence);
-        self.came = [self.came[0] + self.came[1].saturating_sub(overtaking), overtaking];
+        self.came = [self.came[1].saturating_sub(overtaking), overtaking];
+        self.judged = self.heartbeat;
         for lane in 0..2 {
             let promised = if mutant!(CreditNotReturned) { 0 } else { self.promised[lane] };
             let lost = promised.saturating_sub(self.received[lane]);
@@ -98,7 +102,7 @@ impl Incoming {
         }
         self.heartbeat = sequence;
         self.promised = sent;
-        news
+        missed > 0
     }
 
     /// Frames that came though they were sent behind this one.

@@ -273,6 +273,26 @@ fn a_call_whose_request_or_answer_is_torn_fails_at_once() {
 }
 
 #[test]
+fn frames_that_come_after_all_hide_no_later_loss() {
+    let mut world = connected();
+    world.pass(2 * LINK_HEARTBEAT);
+    for number in 0..5 {
+        world.raft(0, number, 100, true);
+        world.step(0, Event::Flush);
+    }
+    let late = std::mem::take(&mut world.wires[1]);
+    assert_eq!(late.len(), 5);
+    world.pass(3 * LINK_HEARTBEAT);
+    world.wires[1] = late;
+    world.carry();
+    assert_eq!(world.ends[1].came.len(), 5, "what comes late is taken");
+    world.call(0, 1, Method::Append, Bytes::from_static(b"x"));
+    world.wires[1].clear();
+    world.pass(3 * LINK_HEARTBEAT);
+    assert_eq!(world.ends[0].outcomes.get(&1), Some(&Err(CallFailure::Unknown)));
+}
+
+#[test]
 fn frames_that_overtake_each_other_are_not_lost() {
     let mut world = World::new(3, Faults { reorder: 60, ..CALM });
     world.pass(Duration::from_secs(1));

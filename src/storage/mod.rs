@@ -8,4 +8,6 @@ mod redb_backend;
 pub mod registry;
 pub mod segment;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 pub mod wal;
