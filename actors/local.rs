@@ -107,7 +107,7 @@ struct Ports {
 /// The files of `cluster-config/three` with this cluster's ports and folders: `cluster.toml`, the same for all, and one
 /// `node-N.toml` each.
 fn write_configuration(plan: &Plan, ports: &[Ports]) -> Result<(), LocalError> {
-    let replication = plan.nodes.min(3);
+    let replication = if plan.nodes < 3 { 1 } else { 3 };
     let shards = plan.shards;
     let mut cluster =
         format!("name = \"local\"\nshards = {shards}\nreplication = {replication}\ncookie = \"millpond-local\"\n");

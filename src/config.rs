@@ -7,18 +7,21 @@
 //!
 //! This room reads no file and opens no socket: it is handed texts, and the names of the files they came from.
 
+mod values;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::class::Class;
 use crate::id::NodeId;
 use crate::limits;
+
+pub use values::{ByteSize, Cookie, HostPort, Name, Span};
 
 /// Why settings are refused. Every variant says where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,16 @@ pub enum ConfigError {
         least: u64,
         /// The greatest value allowed.
         most: u64,
+    },
+    /// Shards cannot have that many copies.
+    #[error("{file}: `replication` is {value}, it must be 1, 3 or 5 and no more than there are nodes ({nodes})")]
+    Replication {
+        /// The file.
+        file: String,
+        /// What it says.
+        value: u32,
+        /// How many nodes there are.
+        nodes: u64,
     },
     /// Two nodes share what must be unique.
     #[error("{file}: two nodes have the same {what} `{value}`, each needs its own")]
@@ -111,197 +124,6 @@ impl ConfigError {
     }
 }
 
-/// A count of bytes: a number, or a text such as `"64 MiB"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
-            if self.0 != 0 && self.0.trailing_zeros() >= shift {
-                return write!(f, "{} {unit}", self.0 >> shift);
-            }
-        }
-        write!(f, "{} B", self.0)
-    }
-}
-
-/// A length of time: a text such as `"30s"`, `"15m"`, `"2h"` or `"7d"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.as_millis();
-        for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-            if millis != 0 && millis.is_multiple_of(length) {
-                return write!(f, "{}{unit}", millis / length);
-            }
-        }
-        write!(f, "{millis}ms")
-    }
-}
-
-/// A number and its unit, multiplied out; `None` where the form is wrong or the product too large.
-fn measured(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = text[digits..].trim_start();
-    let (_, factor) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
-    number.checked_mul(*factor)
-}
-
-struct ByteSizeVisitor;
-
-impl Visitor<'_> for ByteSizeVisitor {
-    type Value = ByteSize;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a count of bytes such as 1048576 or \"64 MiB\"")
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<ByteSize, E> {
-        u64::try_from(value).map(ByteSize).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<ByteSize, E> {
-        Ok(ByteSize(value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<ByteSize, E> {
-        let units = [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
-        measured(value, &units).map(ByteSize).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ByteSizeVisitor)
-    }
-}
-
-struct SpanVisitor;
-
-impl Visitor<'_> for SpanVisitor {
-    type Value = Span;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a length of time such as \"30s\", \"15m\", \"2h\" or \"7d\"")
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Span, E> {
-        let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        let millis = measured(value, &units).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))?;
-        Ok(Span(Duration::from_millis(millis)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(SpanVisitor)
-    }
-}
-
-/// Where others find a listener: `host:port`, the host a name or an IP address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HostPort(String);
-
-impl HostPort {
-    /// The address as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for HostPort {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let host_and_port = text.rsplit_once(':').filter(|(host, port)| {
-            let named = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-            let numbered = host.starts_with('[') && text.parse::<SocketAddr>().is_ok();
-            !host.is_empty() && (named || numbered) && port.parse::<u16>().is_ok_and(|port| port != 0)
-        });
-        match host_and_port {
-            Some(_) => Ok(Self(text)),
-            None => Err(format!("`{text}` is no address, expected `host:port` such as \"127.0.0.1:3100\"")),
-        }
-    }
-}
-
-/// The name of a cluster or a node: 1 to 63 letters, digits, `-`, `_` and `.`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Name(String);
-
-impl Name {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for Name {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        if (1..=63).contains(&text.len()) && text.bytes().all(fine) {
-            return Ok(Self(text));
-        }
-        Err(format!("`{}` is no name, expected 1 to 63 letters, digits, `-`, `_` or `.`", text.escape_debug()))
-    }
-}
-
-macro_rules! written_as_displayed {
-    ($($name:ident),*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.collect_str(self)
-            }
-        }
-    )*};
-}
-written_as_displayed!(ByteSize, Span, HostPort, Name);
-
-/// What nodes of one cluster show each other before they talk. It keeps clusters apart, it is no security.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Cookie(String);
-
-impl Cookie {
-    /// The secret itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Cookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cookie(hidden)")
-    }
-}
-
-impl Serialize for Cookie {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str("(hidden)")
-    }
-}
-
 /// How a stream finds its shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -347,6 +169,8 @@ pub struct ClusterFile {
     replication: Option<u32>,
     routing: Option<Routing>,
     cookie: Option<Cookie>,
+    rehome_after: Option<Span>,
+    rebalance: Option<bool>,
     nodes: Vec<Member>,
 }
 
@@ -362,6 +186,8 @@ pub struct Member {
     pub peer: HostPort,
     /// Where clients reach it.
     pub http: HostPort,
+    /// What it may lose power or network together with: copies of a shard are spread over zones.
+    pub zone: Option<Name>,
 }
 
 /// A node file as it is written. A command line overrides its fields.
@@ -416,14 +242,29 @@ pub struct ClusterSettings {
     pub name: Name,
     /// How many shards it was created with.
     pub shards: u32,
-    /// Replicas of each shard.
+    /// Replicas of each shard when it is created; from then on the cluster itself knows.
     pub replication: u32,
     /// How a stream finds its shard.
     pub routing: Routing,
     /// What keeps clusters apart.
     pub cookie: Cookie,
-    /// Its first nodes, by id.
+    /// How long a node may be gone before its replicas are given to others.
+    pub rehome_after: Span,
+    /// Whether replicas are moved to even out what nodes hold.
+    pub rebalance: bool,
+    /// Its first nodes, by id; on a node that joins later, itself and nodes that it can ask.
     pub nodes: Vec<Member>,
+}
+
+/// A cluster setting as nodes compare it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPrint {
+    /// The key in the cluster file.
+    pub key: &'static str,
+    /// xxh3-64 of the key and what it says.
+    pub hash: u64,
+    /// Whether it counts for as long as the cluster lives, or only until it is formed.
+    pub lasting: bool,
 }
 
 /// What one node decides for itself.
@@ -518,13 +359,20 @@ impl ClusterFile {
         let shards = self.shards.unwrap_or(limits::SHARDS);
         within(file, "shards", shards.into(), 1, limits::SHARDS_MAX.into())?;
         let replication = self.replication.unwrap_or(if count < 3 { 1 } else { 3 });
-        within(file, "replication", replication.into(), 1, count.min(limits::REPLICATION_MAX.into()))?;
+        if !limits::REPLICATION_ALLOWED.contains(&replication) || u64::from(replication) > count {
+            return Err(ConfigError::Replication { file: file.to_owned(), value: replication, nodes: count });
+        }
+        let rehome_after = self.rehome_after.map_or(limits::REHOME_AFTER, |span| span.0);
+        let (least, most) = limits::REHOME_AFTER_BOUNDS;
+        within(file, "rehome_after (ms)", millis(rehome_after), millis(least), millis(most))?;
         Ok(ClusterSettings {
             name: self.name,
             shards,
             replication,
             routing: self.routing.unwrap_or_default(),
             cookie: self.cookie.unwrap_or_else(|| Cookie("millpond".to_owned())),
+            rehome_after: Span(rehome_after),
+            rebalance: self.rebalance.unwrap_or(true),
             nodes,
         })
     }
@@ -541,21 +389,38 @@ fn unique(file: &str, what: &'static str, values: impl Iterator<Item = String>) 
 }
 
 impl ClusterSettings {
-    /// A hash of everything the nodes must agree on, the same on every machine and in every version: nodes with
-    /// different fingerprints do not talk. xxh3-64 of one line per setting, `key=value`, values escaped, nodes by id.
-    pub fn fingerprint(&self) -> u64 {
-        let mut lines = format!(
-            "millpond-cluster 1\nname={}\nshards={}\nreplication={}\nrouting={}\ncookie={}\n",
-            self.name,
-            self.shards,
-            self.replication,
-            self.routing.name(),
-            self.cookie.0.escape_default()
-        );
-        for Member { id, name, peer, http } in &self.nodes {
-            lines.push_str(&format!("node={id} {name} {peer} {http}\n"));
+    /// A hash of each setting, the same on every machine and in every version: xxh3-64 of `key=value`, the cookie
+    /// escaped, the nodes by id. Nodes with different hashes do not talk.
+    ///
+    /// What says how a cluster begins, and what only the node that leads it goes by, counts until it is formed. From then
+    /// on its own state holds the nodes and the number of copies; and the rest can be changed one node after the other.
+    pub fn key_prints(&self) -> Vec<KeyPrint> {
+        let print = |key: &'static str, lasting: bool, value: &dyn fmt::Display| KeyPrint {
+            key,
+            hash: xxh3_64(format!("{key}={value}").as_bytes()),
+            lasting,
+        };
+        let mut nodes = String::new();
+        for Member { id, name, peer, http, zone } in &self.nodes {
+            let zone = zone.as_ref().map_or("", Name::as_str);
+            nodes.push_str(&format!("{id} {name} {peer} {http} {zone}\n"));
         }
-        xxh3_64(lines.as_bytes())
+        vec![
+            print("name", true, &self.name),
+            print("shards", true, &self.shards),
+            print("routing", true, &self.routing.name()),
+            print("cookie", true, &self.cookie.0.escape_default()),
+            print("replication", false, &self.replication),
+            print("rehome_after", false, &self.rehome_after),
+            print("rebalance", false, &self.rebalance),
+            print("nodes", false, &nodes),
+        ]
+    }
+
+    /// One hash of all settings, for people: xxh3-64 of one line per setting, `key=hash`.
+    pub fn fingerprint(&self) -> u64 {
+        let lines = self.key_prints().into_iter().map(|KeyPrint { key, hash, .. }| format!("{key}={hash:016x}\n"));
+        xxh3_64(lines.collect::<String>().as_bytes())
     }
 
     /// One of the nodes.
@@ -575,11 +440,14 @@ impl ClusterSettings {
             replication: 1,
             routing: Routing::Hash,
             cookie: Cookie("millpond".to_owned()),
+            rehome_after: Span(limits::REHOME_AFTER),
+            rebalance: true,
             nodes: vec![Member {
                 id: NodeId(1),
                 name: Name("node-1".to_owned()),
                 peer: local(4_100),
                 http: local(limits::HTTP_PORT),
+                zone: None,
             }],
         }
     }
@@ -698,146 +566,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const CLUSTER: &str = r#"
-name = "three"
-nodes = [
-    { id = 1, name = "node-1", peer = "127.0.0.1:4101", http = "127.0.0.1:3101" },
-    { id = 2, name = "node-2", peer = "127.0.0.1:4102", http = "127.0.0.1:3102" },
-    { id = 3, name = "node-3", peer = "127.0.0.1:4103", http = "127.0.0.1:3103" },
-]
-"#;
-
-    fn resolve(node: &str, cluster: &str) -> Result<Config, ConfigError> {
-        let cluster = ClusterFile::parse(cluster, "cluster.toml")?;
-        NodeFile::parse(node, "node.toml")?.resolve("node.toml", Some((cluster, "cluster.toml")))
-    }
-
-    fn refused(node: &str, cluster: &str) -> String {
-        resolve(node, cluster).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn nothing_configured_is_one_node_on_loopback() {
-        let config = Config::single();
-        assert_eq!(config.node.http, SocketAddr::from(([127, 0, 0, 1], 3100)));
-        assert_eq!(config.node.peer, None);
-        assert_eq!(config.node.data, "millpond-data");
-        assert_eq!((config.cluster.shards, config.cluster.replication), (16, 1));
-        assert!(!config.node.fault_injection && !config.node.insecure);
-    }
-
-    #[test]
-    fn a_node_takes_its_addresses_from_the_cluster() {
-        let config = resolve("id = 2\n[limits]\nwal_bytes_max = \"2 GiB\"\nhead_age_max = \"15m\"", CLUSTER).unwrap();
-        assert_eq!(config.node.name.as_str(), "node-2");
-        assert_eq!(config.node.peer, Some(SocketAddr::from(([127, 0, 0, 1], 4102))));
-        assert_eq!(config.cluster.replication, 3);
-        assert_eq!(config.node.limits.wal_bytes_max, ByteSize(2 << 30));
-        assert_eq!(config.node.limits.head_age_max, Span(Duration::from_secs(900)));
-    }
-
-    #[test]
-    fn the_fingerprint_is_the_same_everywhere_and_tells_every_cluster_setting_apart() {
-        let of = |node: &str, cluster: &str| resolve(node, cluster).unwrap().cluster.fingerprint();
-        let first = of("id = 1", CLUSTER);
-        assert_eq!(first, 17_189_551_810_410_730_790, "a change of this value keeps old and new nodes apart");
-        assert_eq!(first, of("id = 3\ndata = \"elsewhere\"", CLUSTER), "a node's own settings do not count");
-        for (from, to) in [
-            ("\"three\"", "\"other\""),
-            ("name = \"three\"", "name = \"three\"\nshards = 8"),
-            ("name = \"three\"", "name = \"three\"\nreplication = 1"),
-            ("name = \"three\"", "name = \"three\"\nrouting = \"random\""),
-            ("name = \"three\"", "name = \"three\"\ncookie = \"another\""),
-            ("4103", "4104"),
-            ("3103", "3104"),
-            ("node-3", "node-c"),
-        ] {
-            assert_ne!(first, of("id = 1", &CLUSTER.replace(from, to)), "{from} -> {to}");
-        }
-    }
-
-    #[test]
-    fn an_error_names_file_line_and_column() {
-        assert_eq!(
-            refused("id = 1\nfault_injektion = true", CLUSTER).lines().next().unwrap().split(", expected").next(),
-            Some("node.toml:2:1: unknown field `fault_injektion`")
-        );
-        assert!(refused("id = 1\nmemory_bytes = \"lots\"", CLUSTER).starts_with("node.toml:2:16: invalid value"));
-        assert!(refused("id = 1", &CLUSTER.replace("127.0.0.1:4102", "nowhere")).starts_with("cluster.toml:5:"));
-        assert!(refused("id = [", CLUSTER).starts_with("node.toml:1:"));
-    }
-
-    #[test]
-    fn settings_that_contradict_each_other_are_refused() {
-        for (node, from, to, expected) in [
-            ("id = 9", "", "", "node 9 is not among the cluster's nodes (1, 2, 3)"),
-            ("", "", "", "`id` is missing"),
-            ("id = 1", "id = 2", "id = 1", "the same id `1`"),
-            ("id = 1", "node-2", "node-1", "the same name `node-1`"),
-            ("id = 1", "3102", "3101", "the same address `127.0.0.1:3101`"),
-            ("id = 1", "id = 1", "id = 0", "`nodes.id` is 0"),
-            (
-                "id = 1",
-                "name = \"three\"",
-                "name = \"three\"\nreplication = 4",
-                "`replication` is 4, it must be from 1 to 3",
-            ),
-            ("id = 1", "name = \"three\"", "name = \"three\"\nshards = 0", "`shards` is 0"),
-            ("id = 1", "127.0.0.1:4101", "alpha.example:4101", "set `peer` to the address to bind"),
-            ("id = 1\n[limits]\nwal_bytes_max = \"1 MiB\"", "", "", "`limits.wal_bytes_max` is 1048576"),
-        ] {
-            let cluster = if from.is_empty() { CLUSTER.to_owned() } else { CLUSTER.replacen(from, to, 1) };
-            let message = refused(node, &cluster);
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn an_address_that_others_can_reach_needs_a_word_of_consent() {
-        let open = "id = 1\nhttp = \"0.0.0.0:3100\"\n";
-        let message = refused(open, CLUSTER);
-        assert!(message.contains("0.0.0.0:3100") && message.contains("--insecure"), "{message}");
-        assert!(resolve(&format!("{open}insecure = true"), CLUSTER).is_ok());
-    }
-
-    #[test]
-    fn the_settings_shown_hide_the_cookie() {
-        let cluster = CLUSTER.replace("name = \"three\"", "name = \"three\"\ncookie = \"s3cret\"");
-        let config = resolve("id = 1", &cluster).unwrap();
-        let shown = config.to_toml();
-        assert!(shown.contains("cookie = \"(hidden)\"") && !shown.contains("s3cret"), "{shown}");
-        assert!(!format!("{config:?}").contains("s3cret"));
-        assert!(shown.contains("head_bytes_max = \"128 MiB\""), "{shown}");
-    }
-
-    #[test]
-    fn sizes_and_times_are_read_with_their_unit() {
-        let units = [("", 1), ("KiB", 1 << 10)];
-        assert_eq!(measured("12", &units), Some(12));
-        assert_eq!(measured(" 2 kib ", &units), Some(2048));
-        for wrong in ["", "KiB", "-1", "1.5 KiB", "1 MiB", "99999999999999999999", "18446744073709551615 KiB"] {
-            assert_eq!(measured(wrong, &units), None, "{wrong}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
-
-        #[test]
-        fn any_text_is_read_or_refused_and_never_panics(text in "\\PC{0,200}|[a-z_]{1,12} = [\"0-9a-zA-Z.: \\[\\]\n]{0,40}") {
-            let _ = NodeFile::parse(&text, "node.toml").map(|node| node.resolve("node.toml", None));
-            let _ = ClusterFile::parse(&text, "cluster.toml").map(|cluster| cluster.resolve("cluster.toml"));
-        }
-
-        #[test]
-        fn a_size_is_read_back_as_it_is_shown(bytes in 0_u64..=u64::from(u32::MAX) * 1024) {
-            let units = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-            prop_assert_eq!(measured(&ByteSize(bytes).to_string(), &units), Some(bytes));
-        }
-    }
-}
+mod tests;

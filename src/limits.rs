@@ -147,8 +147,10 @@ pub const HAND_OVER_POLL: Duration = Duration::from_millis(100);
 pub const SHARDS_MAX: u32 = 1_024;
 /// Shards of a cluster that does not say how many.
 pub const SHARDS: u32 = 16;
-/// Replicas of one shard: more than seven outlive no likelier failure and each costs a write.
-pub const REPLICATION_MAX: u32 = 7;
+/// Replicas of one shard: more than five outlive no likelier failure and each costs a write.
+pub const REPLICATION_MAX: u32 = 5;
+/// Replicas that a shard may have: with an even number more must live, and no more may fail.
+pub const REPLICATION_ALLOWED: [u32; 3] = [1, 3, REPLICATION_MAX];
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 
@@ -156,6 +158,26 @@ pub const NODES_MAX: usize = 64;
 pub const METADATA_ENTRIES_PER_SNAPSHOT: u64 = 256;
 /// Entries before a snapshot that the metadata group's log keeps for a node that is behind.
 pub const METADATA_ENTRIES_KEPT: u64 = 1_024;
+/// Node ids that a cluster ever gave out: those of removed nodes are remembered, so that none is used twice.
+pub const NODES_EVER_MAX: usize = 1_024;
+/// A node's zone.
+pub const ZONE_BYTES_MAX: usize = 63;
+/// Moves under way in the cluster: enough to keep the disks of a few nodes busy, few enough to end soon.
+pub const MOVES_MAX: usize = 8;
+/// Moves under way onto one node; more would share its disk and end no sooner.
+pub const MOVES_PER_NODE_MAX: usize = 2;
+/// How many replicas more than another a node holds before one is moved: with one less it would be moved back.
+pub const REBALANCE_REPLICAS_APART: usize = 2;
+/// By how many bytes a move must bring two nodes closer to each other; below that the copy costs more than it helps.
+pub const REBALANCE_BYTES_APART: u64 = 1024 * MIB as u64;
+/// How long a node may be gone before its replicas are given to others; a reboot takes less.
+pub const REHOME_AFTER: Duration = Duration::from_secs(300);
+/// Least time of that, above what an election and a redial take, and the most.
+pub const REHOME_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30 * 24 * 3600));
+/// Settings of which nodes compare hashes.
+pub const FINGERPRINT_KEYS_MAX: usize = 32;
+/// The name of such a setting.
+pub const FINGERPRINT_KEY_BYTES_MAX: usize = 32;
 
 // Between nodes.
 
@@ -359,6 +381,11 @@ const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX as usize + APPEND_ENTRIES_MAX * 32 < MESSAGE_BYTES_MAX);
 const _: () = assert!(READ_TICKS_MAX as u128 * TICK.as_millis() <= UNAVAILABLE_AFTER.as_millis());
+const _: () = assert!(MOVES_PER_NODE_MAX <= MOVES_MAX && NODES_MAX <= NODES_EVER_MAX);
+const _: () = assert!(REBALANCE_REPLICAS_APART >= 2);
+const _: () = assert!(METADATA_VOTERS_MAX >= 3 && METADATA_VOTERS_MAX <= NODES_MAX);
+const _: () = assert!(NODES_MAX * 96 + FINGERPRINT_KEYS_MAX * (FINGERPRINT_KEY_BYTES_MAX + 16) < HELLO_BYTES_MAX);
+const _: () = assert!(REHOME_AFTER_BOUNDS.0.as_millis() > LINK_SUSPECT_AFTER.as_millis());
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
 const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);

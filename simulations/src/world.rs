@@ -276,7 +276,7 @@ fn parts(case: &Case, id: u64, start: Instant) -> NodeParts {
 }
 
 fn config(case: &Case, id: u64) -> Config {
-    let replication = case.nodes.min(3);
+    let replication = if case.nodes < 3 { 1 } else { 3 };
     let mut text = format!(
         "name = \"simulation\"\nshards = {}\nreplication = {replication}\nrouting = \"hash\"\ncookie = \"simulation\"\n",
         case.knobs.shards

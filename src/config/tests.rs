@@ -1,0 +1,170 @@
+use proptest::prelude::*;
+
+use super::values::measured;
+use super::*;
+
+const CLUSTER: &str = r#"
+name = "three"
+nodes = [
+    { id = 1, name = "node-1", peer = "127.0.0.1:4101", http = "127.0.0.1:3101" },
+    { id = 2, name = "node-2", peer = "127.0.0.1:4102", http = "127.0.0.1:3102" },
+    { id = 3, name = "node-3", peer = "127.0.0.1:4103", http = "127.0.0.1:3103" },
+]
+"#;
+
+fn resolve(node: &str, cluster: &str) -> Result<Config, ConfigError> {
+    let cluster = ClusterFile::parse(cluster, "cluster.toml")?;
+    NodeFile::parse(node, "node.toml")?.resolve("node.toml", Some((cluster, "cluster.toml")))
+}
+
+fn refused(node: &str, cluster: &str) -> String {
+    resolve(node, cluster).unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_configured_is_one_node_on_loopback() {
+    let config = Config::single();
+    assert_eq!(config.node.http, SocketAddr::from(([127, 0, 0, 1], 3100)));
+    assert_eq!(config.node.peer, None);
+    assert_eq!(config.node.data, "millpond-data");
+    assert_eq!((config.cluster.shards, config.cluster.replication), (16, 1));
+    assert!(!config.node.fault_injection && !config.node.insecure);
+}
+
+#[test]
+fn a_node_takes_its_addresses_from_the_cluster() {
+    let config = resolve("id = 2\n[limits]\nwal_bytes_max = \"2 GiB\"\nhead_age_max = \"15m\"", CLUSTER).unwrap();
+    assert_eq!(config.node.name.as_str(), "node-2");
+    assert_eq!(config.node.peer, Some(SocketAddr::from(([127, 0, 0, 1], 4102))));
+    assert_eq!(config.cluster.replication, 3);
+    assert_eq!((config.cluster.rehome_after, config.cluster.rebalance), (Span(limits::REHOME_AFTER), true));
+    assert_eq!(config.node.limits.wal_bytes_max, ByteSize(2 << 30));
+    assert_eq!(config.node.limits.head_age_max, Span(Duration::from_secs(900)));
+}
+
+#[test]
+fn the_fingerprint_is_the_same_everywhere_and_names_every_cluster_setting_that_differs() {
+    let of = |node: &str, cluster: &str| resolve(node, cluster).unwrap().cluster.fingerprint();
+    let first = of("id = 1", CLUSTER);
+    assert_eq!(first, 15_281_353_118_297_789_927, "a change of this value keeps old and new nodes apart");
+    assert_eq!(first, of("id = 3\ndata = \"elsewhere\"", CLUSTER), "a node's own settings do not count");
+    let prints = |cluster: &str| resolve("id = 1", cluster).unwrap().cluster.key_prints();
+    let as_it_is = prints(CLUSTER);
+    for (from, to, key, lasting) in [
+        ("\"three\"", "\"other\"", "name", true),
+        ("name = \"three\"", "name = \"three\"\nshards = 8", "shards", true),
+        ("name = \"three\"", "name = \"three\"\nrouting = \"random\"", "routing", true),
+        ("name = \"three\"", "name = \"three\"\ncookie = \"another\"", "cookie", true),
+        ("name = \"three\"", "name = \"three\"\nreplication = 1", "replication", false),
+        ("name = \"three\"", "name = \"three\"\nrehome_after = \"10m\"", "rehome_after", false),
+        ("name = \"three\"", "name = \"three\"\nrebalance = false", "rebalance", false),
+        ("4103", "4104", "nodes", false),
+        ("3103", "3104", "nodes", false),
+        ("node-3", "node-c", "nodes", false),
+        ("3103\"", "3103\", zone = \"b\"", "nodes", false),
+    ] {
+        let changed = CLUSTER.replace(from, to);
+        assert_ne!(first, of("id = 1", &changed), "{from} -> {to}");
+        let differing = as_it_is.iter().zip(prints(&changed)).filter(|(before, after)| *before != after);
+        let differing: Vec<_> = differing.map(|(before, _)| (before.key, before.lasting)).collect();
+        assert_eq!(differing, [(key, lasting)], "{from} -> {to}");
+    }
+    assert!(as_it_is.len() <= limits::FINGERPRINT_KEYS_MAX);
+    assert!(as_it_is.iter().all(|print| print.key.len() <= limits::FINGERPRINT_KEY_BYTES_MAX));
+}
+
+#[test]
+fn an_error_names_file_line_and_column() {
+    assert_eq!(
+        refused("id = 1\nfault_injektion = true", CLUSTER).lines().next().unwrap().split(", expected").next(),
+        Some("node.toml:2:1: unknown field `fault_injektion`")
+    );
+    assert!(refused("id = 1\nmemory_bytes = \"lots\"", CLUSTER).starts_with("node.toml:2:16: invalid value"));
+    assert!(refused("id = 1", &CLUSTER.replace("127.0.0.1:4102", "nowhere")).starts_with("cluster.toml:5:"));
+    assert!(refused("id = [", CLUSTER).starts_with("node.toml:1:"));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (node, from, to, expected) in [
+        ("id = 9", "", "", "node 9 is not among the cluster's nodes (1, 2, 3)"),
+        ("", "", "", "`id` is missing"),
+        ("id = 1", "id = 2", "id = 1", "the same id `1`"),
+        ("id = 1", "node-2", "node-1", "the same name `node-1`"),
+        ("id = 1", "3102", "3101", "the same address `127.0.0.1:3101`"),
+        ("id = 1", "id = 1", "id = 0", "`nodes.id` is 0"),
+        ("id = 1", "name = \"three\"", "name = \"three\"\nreplication = 4", "`replication` is 4, it must be 1, 3 or 5"),
+        ("id = 1", "name = \"three\"", "name = \"three\"\nreplication = 5", "no more than there are nodes (3)"),
+        ("id = 1", "name = \"three\"", "name = \"three\"\nreplication = 2", "`replication` is 2"),
+        (
+            "id = 1",
+            "name = \"three\"",
+            "name = \"three\"\nrehome_after = \"1s\"",
+            "`rehome_after (ms)` is 1000, it must be from 2000",
+        ),
+        ("id = 1", "3102\"", "3102\", zone = \"\"", "`` is no name"),
+        ("id = 1", "name = \"three\"", "name = \"three\"\nshards = 0", "`shards` is 0"),
+        ("id = 1", "127.0.0.1:4101", "alpha.example:4101", "set `peer` to the address to bind"),
+        ("id = 1\n[limits]\nwal_bytes_max = \"1 MiB\"", "", "", "`limits.wal_bytes_max` is 1048576"),
+    ] {
+        let cluster = if from.is_empty() { CLUSTER.to_owned() } else { CLUSTER.replacen(from, to, 1) };
+        let message = refused(node, &cluster);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn an_address_that_others_can_reach_needs_a_word_of_consent() {
+    let open = "id = 1\nhttp = \"0.0.0.0:3100\"\n";
+    let message = refused(open, CLUSTER);
+    assert!(message.contains("0.0.0.0:3100") && message.contains("--insecure"), "{message}");
+    assert!(resolve(&format!("{open}insecure = true"), CLUSTER).is_ok());
+}
+
+#[test]
+fn a_node_may_say_which_zone_it_is_in_and_a_cluster_when_replicas_move() {
+    let cluster = CLUSTER.replace("3102\"", "3102\", zone = \"b\"");
+    let cluster = cluster.replace("name = \"three\"", "name = \"three\"\nrehome_after = \"5s\"\nrebalance = false");
+    let config = resolve("id = 2", &cluster).unwrap();
+    let zones: Vec<_> = config.cluster.nodes.iter().map(|node| node.zone.as_ref().map(Name::as_str)).collect();
+    assert_eq!(zones, [None, Some("b"), None]);
+    assert_eq!((config.cluster.rehome_after, config.cluster.rebalance), (Span(Duration::from_secs(5)), false));
+    let shown = config.to_toml();
+    assert!(shown.contains("zone = \"b\"") && shown.contains("rehome_after = \"5s\""), "{shown}");
+}
+
+#[test]
+fn the_settings_shown_hide_the_cookie() {
+    let cluster = CLUSTER.replace("name = \"three\"", "name = \"three\"\ncookie = \"s3cret\"");
+    let config = resolve("id = 1", &cluster).unwrap();
+    let shown = config.to_toml();
+    assert!(shown.contains("cookie = \"(hidden)\"") && !shown.contains("s3cret"), "{shown}");
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert!(shown.contains("head_bytes_max = \"128 MiB\""), "{shown}");
+}
+
+#[test]
+fn sizes_and_times_are_read_with_their_unit() {
+    let units = [("", 1), ("KiB", 1 << 10)];
+    assert_eq!(measured("12", &units), Some(12));
+    assert_eq!(measured(" 2 kib ", &units), Some(2048));
+    for wrong in ["", "KiB", "-1", "1.5 KiB", "1 MiB", "99999999999999999999", "18446744073709551615 KiB"] {
+        assert_eq!(measured(wrong, &units), None, "{wrong}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn any_text_is_read_or_refused_and_never_panics(text in "\\PC{0,200}|[a-z_]{1,12} = [\"0-9a-zA-Z.: \\[\\]\n]{0,40}") {
+        let _ = NodeFile::parse(&text, "node.toml").map(|node| node.resolve("node.toml", None));
+        let _ = ClusterFile::parse(&text, "cluster.toml").map(|cluster| cluster.resolve("cluster.toml"));
+    }
+
+    #[test]
+    fn a_size_is_read_back_as_it_is_shown(bytes in 0_u64..=u64::from(u32::MAX) * 1024) {
+        let units = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        prop_assert_eq!(measured(&ByteSize(bytes).to_string(), &units), Some(bytes));
+    }
+}
