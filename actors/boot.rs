@@ -318,7 +318,7 @@ impl Store {
             Some(stored) => stored,
             None => {
                 let store = StoreId(u128::from(draws[0]) << 64 | u128::from(draws[1]));
-                StoredIdentity { identity: Identity { store, node, formed: None }, boot: Boot(0) }
+                StoredIdentity { identity: Identity { store, node, belongs: None }, boot: Boot(0) }
             }
         };
         identity.boot = Boot(u64::try_from(now).unwrap_or(0).max(identity.boot.0 + 1));

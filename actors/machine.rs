@@ -369,6 +369,18 @@ impl MetadataMachine {
             cluster::Applied::Refused { why } => tracing::info!(%why, "a command of the metadata group was refused"),
             cluster::Applied::Formed { cluster } => tracing::info!(%cluster, "the cluster is formed"),
             cluster::Applied::Placed { epoch } => tracing::info!(epoch = epoch.0, "the shards are placed"),
+            cluster::Applied::Began { begun } => {
+                tracing::info!(id = %begun.id, shard = %begun.shard, why = %begun.why, "a move began")
+            }
+            cluster::Applied::Ended { ended, .. } => {
+                tracing::info!(id = %ended.id, shard = %ended.shard, "a move ended")
+            }
+            cluster::Applied::Cancelled { cancelled } => {
+                tracing::info!(id = %cancelled.id, shard = %cancelled.shard, "a move was given up");
+            }
+            cluster::Applied::NodeChanged { node, state } => tracing::info!(%node, %state, "a node changed"),
+            cluster::Applied::StoreReplaced { node, lost } => tracing::info!(%node, lost, "a node has another store"),
+            cluster::Applied::ReplicationSet { copies } => tracing::info!(copies, "the number of copies was set"),
             cluster::Applied::Nothing => {}
         }
         Ok(Applied::Cluster { cluster: Arc::clone(&self.cluster), seal })

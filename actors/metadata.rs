@@ -8,7 +8,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millpond::cluster::{Command, Decision, Formation, Formed, Hello, Identity, Member, Settings};
+use millpond::cluster::{
+    Belonging, Command, Decision, Fingerprint, FormError, Formation, Hello, Identity, Member, Settings,
+};
+use millpond::config::KeyPrint;
 use millpond::consensus::Role;
 use millpond::id::{Boot, NodeId, ShardId, StoreId};
 use millpond::limits;
@@ -104,7 +107,7 @@ pub enum MetadataMessage {
     /// A peer's link is gone.
     Parted(NodeId),
     /// The formation is durable, or why not.
-    Recorded(Result<Formed, String>),
+    Recorded(Result<Belonging, String>),
     /// See whether the first entry is to be proposed.
     Tick,
 }
@@ -139,7 +142,7 @@ enum Phase {
     /// Who is missing or refused, as last told.
     Waiting(String),
     Recording,
-    Formed(Formed),
+    Formed(Belonging),
 }
 
 impl Actor for Metadata {
@@ -176,8 +179,8 @@ impl Actor for Metadata {
             }
             MetadataMessage::Parted(peer) => state.formation.parted(peer),
             MetadataMessage::Recorded(outcome) => {
-                let formed = outcome.map_err(|error| format!("the formation cannot be written: {error}"))?;
-                state.formation.recorded(formed);
+                let belonging = outcome.map_err(|error| format!("the formation cannot be written: {error}"))?;
+                state.formation.recorded(belonging);
                 state.phase = Phase::Waiting(String::new());
                 state.decide();
             }
@@ -198,13 +201,17 @@ impl MetadataState {
         }
         match self.formation.decide() {
             Decision::Waiting { missing, refused } => self.wait(&missing, &refused),
-            Decision::Form(formed) => {
+            Decision::Form(belonging) => {
                 self.phase = Phase::Recording;
-                self.record(formed);
+                self.record(belonging);
             }
-            Decision::Resume(formed) => {
-                self.start(&formed);
-                self.phase = Phase::Formed(formed);
+            Decision::Resume(belonging) => {
+                self.start(&belonging);
+                self.phase = Phase::Formed(belonging);
+            }
+            // Nobody would put it on the roll.
+            Decision::Outside(outside) => {
+                self.arguments.site.env.halt.halt(End::Store, &FormError::from(outside).to_string());
             }
             Decision::Refuse(why) => self.arguments.site.env.halt.halt(End::Store, &why.to_string()),
         }
@@ -223,23 +230,23 @@ impl MetadataState {
         }
     }
 
-    fn record(&self, formed: Formed) {
+    fn record(&self, belonging: Belonging) {
         let (registry, myself) = (Arc::clone(&self.arguments.registry), self.myself.clone());
         let work = move || {
             let _guard = on_panic({
                 let myself = myself.clone();
                 move || drop(myself.cast(MetadataMessage::Recorded(Err("writing it panicked".to_owned()))))
             });
-            let outcome = record_formation(&registry, &formed).map(|()| formed);
+            let outcome = record_formation(&registry, &belonging).map(|()| belonging);
             // A supervisor that is gone reads the registry anew.
             let _ = myself.cast(MetadataMessage::Recorded(outcome));
         };
         self.arguments.site.env.blocking.run(Lane::Work, Box::new(work));
     }
 
-    fn start(&mut self, formed: &Formed) {
-        self.myself.detail("formation", format_args!("cluster {}", formed.cluster));
-        let members = formed.metadata_group();
+    fn start(&mut self, belonging: &Belonging) {
+        self.myself.detail("formation", format_args!("cluster {}", belonging.formed.cluster));
+        let members = belonging.metadata_group();
         let group = Group {
             shard: ShardId::METADATA,
             peers: members.replicas.iter().map(|(node, replica)| (*replica, *node)).collect(),
@@ -255,7 +262,7 @@ impl MetadataState {
 
     /// Gives the metadata replica its tick, and proposes the first entry until it is applied.
     fn tick(&mut self) {
-        let Phase::Formed(formed) = &self.phase else { return };
+        let Phase::Formed(Belonging { formed, .. }) = &self.phase else { return };
         let site = &self.arguments.site;
         let leads = site.board.standing(ShardId::METADATA).is_some_and(|standing| standing.role == Role::Leader);
         if !leads || site.board.cluster().borrow().identity().is_some() {
@@ -264,7 +271,11 @@ impl MetadataState {
         let address = |node: NodeId| {
             site.config.cluster.node(node).map_or_else(String::new, |member| member.peer.as_str().to_owned())
         };
-        let member = |(node, store): (&NodeId, &StoreId)| (*node, Member { store: *store, address: address(*node) });
+        let zone = |node: NodeId| {
+            let zone = site.config.cluster.node(node).and_then(|member| member.zone.as_ref());
+            zone.map_or_else(String::new, |zone| zone.as_str().to_owned())
+        };
+        let member = |(node, store): (&NodeId, &StoreId)| (*node, Member::new(*store, address(*node), zone(*node)));
         let highest_replica = formed.metadata_group().replicas.values().copied().max().unwrap_or_default();
         let members = formed.stores.iter().map(member).collect();
         let payload = Command::Form { cluster: formed.cluster, members, highest_replica }.encode().into();
@@ -281,8 +292,17 @@ pub fn settings(site: &Site) -> Settings {
     Settings {
         node: site.env.node,
         initial: cluster.nodes.iter().map(|member| member.id).collect(),
-        fingerprint: site.config.cluster.fingerprint(),
+        fingerprint: fingerprint(&cluster.key_prints()),
     }
+}
+
+/// The hashes of the settings, as nodes compare them.
+fn fingerprint(prints: &[KeyPrint]) -> Fingerprint {
+    let of = |lasting: bool| {
+        let prints = prints.iter().filter(|print| print.lasting == lasting);
+        prints.map(|print| (print.key.to_owned(), print.hash)).collect()
+    };
+    Fingerprint { lasting: of(true), founding: of(false) }
 }
 
 /// What the registry keeps of this node: who it is, and its latest life.
@@ -314,9 +334,9 @@ impl StoredIdentity {
     }
 }
 
-fn record_formation(registry: &Registry, formed: &Formed) -> Result<(), String> {
+fn record_formation(registry: &Registry, belonging: &Belonging) -> Result<(), String> {
     let stored = StoredIdentity::read(registry).map_err(|error| error.to_string())?;
     let mut stored = stored.ok_or("the registry holds no identity")?;
-    stored.identity.formed = Some(formed.clone());
+    stored.identity.belongs = Some(belonging.clone());
     stored.write(registry).map_err(|error| error.to_string())
 }

@@ -76,7 +76,7 @@ impl Actor for Shards {
 impl ShardsState {
     fn place(&mut self) {
         let cluster = self.site.board.cluster().borrow().clone();
-        let preferred = cluster.shards().preferred_leaders();
+        let preferred = cluster.shards().preferred_leaders(&cluster.draining());
         for (shard, peers) in placed_on(&cluster, self.site.env.node) {
             let leads_first = preferred.get(&shard) == Some(&self.site.env.node);
             let (voters, learners) = (peers.keys().copied().collect(), Vec::new());

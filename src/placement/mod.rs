@@ -1,6 +1,11 @@
-//! Where replicas live: which nodes hold a copy of each shard, and which of them should lead it.
+//! Where replicas live: which nodes hold a copy of each shard, which of them should lead it, and which replica should
+//! move where.
 //!
 //! Pure arithmetic on maps. It does not know how a plan is carried out, nor how a map is agreed upon.
+
+mod moves;
+mod plan;
+mod rebalance;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,7 +16,10 @@ use crate::class::Class;
 use crate::id::{Epoch, NodeId, ReplicaId, ShardId};
 use crate::limits;
 
-/// The replicas of one shard.
+pub use moves::{MemberState, Move, MoveId, MoveReason, Seat, Wish};
+pub use plan::{Desired, NodeView, Observed, ShardView, plan_moves};
+
+/// The replicas of one shard that vote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// The shard.
@@ -82,23 +90,24 @@ impl ShardMap {
         self.placement(shard)?.replicas.get(&node).copied()
     }
 
-    /// The node that should lead each shard, so that no node leads two more than another if replicas allow it.
+    /// The node that should lead each shard, so that no node leads two more than another if replicas allow it. Nodes of
+    /// `without` are given none; a shard that only they hold has no preferred leader.
     ///
     /// Each shard in turn takes that of its nodes which leads the fewest so far, the lower id first. Then a node that
     /// leads too many passes one on, along a chain of nodes that each pass one on to the next.
-    pub fn preferred_leaders(&self) -> BTreeMap<ShardId, NodeId> {
-        let nodes = self.shards.iter().flat_map(|placement| placement.replicas.keys().copied());
-        let mut leads: BTreeMap<NodeId, usize> = nodes.map(|node| (node, 0)).collect();
+    pub fn preferred_leaders(&self, without: &BTreeSet<NodeId>) -> BTreeMap<ShardId, NodeId> {
+        let nodes = self.shards.iter().flat_map(|placement| able(placement, without));
+        let mut leads: BTreeMap<NodeId, usize> = nodes.map(|node| (*node, 0)).collect();
         let mut preferred = BTreeMap::new();
         for placement in &self.shards {
-            if let Some(node) = placement.replicas.keys().min_by_key(|node| leads[node]) {
+            if let Some(node) = able(placement, without).min_by_key(|node| leads[node]) {
                 *leads.entry(*node).or_default() += 1;
                 preferred.insert(placement.shard, *node);
             }
         }
         // Each round makes the counts more even, so there are at most as many as shards.
         for _ in 0..self.shards.len() {
-            let uneven = leads.iter().find_map(|(from, _)| self.chain(*from, &leads, &preferred));
+            let uneven = leads.keys().find_map(|from| self.chain(*from, &leads, &preferred));
             let Some(chain) = uneven else { break };
             for Transfer { shard, from, to } in chain {
                 preferred.insert(shard, to);
@@ -129,7 +138,8 @@ impl ShardMap {
                 return Some(chain);
             }
             let led = self.shards.iter().filter(|placement| preferred.get(&placement.shard) == Some(&node));
-            for (shard, to) in led.flat_map(|placement| placement.replicas.keys().map(|to| (placement.shard, *to))) {
+            let passes = led.flat_map(|placement| placement.replicas.keys().map(|to| (placement.shard, *to)));
+            for (shard, to) in passes.filter(|(_, to)| leads.contains_key(to)) {
                 if let Entry::Vacant(vacant) = reached.entry(to) {
                     vacant.insert(Some(Transfer { shard, from: node, to }));
                     queue.push_back(to);
@@ -171,6 +181,11 @@ impl ShardMap {
         let ids = self.shards.iter().flat_map(|placement| placement.replicas.values());
         ids.copied().max().unwrap_or_default()
     }
+}
+
+/// The nodes of a shard that may lead it.
+fn able<'a>(placement: &'a Placement, without: &'a BTreeSet<NodeId>) -> impl Iterator<Item = &'a NodeId> {
+    placement.replicas.keys().filter(|node| !without.contains(node))
 }
 
 /// Gives out replica ids, each once.
@@ -225,110 +240,20 @@ pub struct Transfer {
 }
 
 /// Leaderships to move so that they are spread again; at most `LEADER_TRANSFERS_MAX` of them, the rest comes when these
-/// are done. `observed` is who leads now; `ready` are nodes that live and have caught up, only they are given more.
-pub fn plan_leaders(map: &ShardMap, observed: &BTreeMap<ShardId, NodeId>, ready: &BTreeSet<NodeId>) -> Vec<Transfer> {
+/// are done. `observed` is who leads now; `ready` are nodes that live and have caught up, only they are given more;
+/// `draining` are nodes that give up what they lead and are never given any.
+pub fn plan_leaders(
+    map: &ShardMap,
+    observed: &BTreeMap<ShardId, NodeId>,
+    ready: &BTreeSet<NodeId>,
+    draining: &BTreeSet<NodeId>,
+) -> Vec<Transfer> {
     let transfer = |(shard, to): (ShardId, NodeId)| {
         let from = *observed.get(&shard)?;
         (from != to && ready.contains(&to)).then_some(Transfer { shard, from, to })
     };
-    map.preferred_leaders().into_iter().filter_map(transfer).take(limits::LEADER_TRANSFERS_MAX).collect()
+    map.preferred_leaders(draining).into_iter().filter_map(transfer).take(limits::LEADER_TRANSFERS_MAX).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn nodes(count: u64) -> BTreeSet<NodeId> {
-        (1..=count).map(NodeId).collect()
-    }
-
-    fn plan(count: u64, shards: u32, copies: usize) -> ShardMap {
-        plan_initial(&nodes(count), shards, copies, &mut ReplicaIds::after(ReplicaId(0)))
-    }
-
-    fn spread(counts: &BTreeMap<NodeId, usize>) -> usize {
-        counts.values().max().unwrap() - counts.values().min().unwrap()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn replicas_and_leaders_are_balanced(count in 1..=12u64, shards in 1..=80u32, copies in 1..=5usize, last in 0..9u64) {
-            let mut ids = ReplicaIds::after(ReplicaId(last));
-            let map = plan_initial(&nodes(count), shards, copies, &mut ids);
-            prop_assert_eq!(map.check(), Ok(()));
-            let mut held: BTreeMap<NodeId, usize> = nodes(count).into_iter().map(|node| (node, 0)).collect();
-            let mut led = held.clone();
-            for placement in &map.shards {
-                prop_assert_eq!(placement.replicas.len(), copies.min(count as usize));
-                for (node, replica) in &placement.replicas {
-                    *held.get_mut(node).unwrap() += 1;
-                    prop_assert!(replica.0 > last);
-                }
-            }
-            for (shard, node) in map.preferred_leaders() {
-                prop_assert!(map.replica(shard, node).is_some());
-                *led.get_mut(&node).unwrap() += 1;
-            }
-            prop_assert!(spread(&held) <= 1, "{:?}", held);
-            prop_assert!(spread(&led) <= 1, "{:?}", led);
-            prop_assert_eq!(ids.highest(), map.highest_replica());
-            prop_assert_eq!(&map, &plan_initial(&nodes(count), shards, copies, &mut ReplicaIds::after(ReplicaId(last))));
-        }
-
-        #[test]
-        fn leaders_come_home_a_few_at_a_time(count in 1..=7u64, shards in 1..=40u32, at in 1..=7u64, down in 0..=7u64) {
-            let map = plan(count, shards, 3);
-            let ready: BTreeSet<_> = nodes(count).into_iter().filter(|node| node.0 != down).collect();
-            let mut observed: BTreeMap<_, _> = map
-                .shards
-                .iter()
-                .map(|placement| (placement.shard, *placement.replicas.keys().nth(at as usize % placement.replicas.len()).unwrap()))
-                .collect();
-            for _ in 0..=shards {
-                let moves = plan_leaders(&map, &observed, &ready);
-                prop_assert!(moves.len() <= limits::LEADER_TRANSFERS_MAX);
-                for Transfer { shard, from, to } in moves {
-                    prop_assert_eq!(observed.insert(shard, to), Some(from));
-                    prop_assert!(ready.contains(&to));
-                }
-            }
-            prop_assert!(plan_leaders(&map, &observed, &ready).is_empty());
-            for (shard, node) in map.preferred_leaders() {
-                prop_assert!(observed[&shard] == node || !ready.contains(&node));
-            }
-        }
-    }
-
-    #[test]
-    fn three_nodes_share_sixteen_shards() {
-        let map = plan(3, 16, 3);
-        let leaders: Vec<u64> = map.preferred_leaders().into_values().map(|node| node.0).collect();
-        assert_eq!(leaders, [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1]);
-        assert_eq!(map.placement(ShardId::METADATA), None);
-    }
-
-    #[test]
-    fn a_shard_without_an_observed_leader_is_left_alone() {
-        assert!(plan_leaders(&plan(3, 16, 3), &BTreeMap::new(), &nodes(3)).is_empty());
-    }
-
-    #[test]
-    fn maps_that_cannot_be_are_refused() {
-        let good = plan(3, 4, 3);
-        let spoiled = |spoil: &dyn Fn(&mut ShardMap)| {
-            let mut map = good.clone();
-            spoil(&mut map);
-            map.check()
-        };
-        assert_eq!(spoiled(&|map| map.shards.clear()), Err(PlacementError::Shards { shards: 0 }));
-        assert_eq!(spoiled(&|map| map.shards.swap(1, 2)), Err(PlacementError::OutOfOrder { shard: ShardId(2) }));
-        assert_eq!(spoiled(&|map| map.shards[3].replicas.clear()), Err(PlacementError::Nowhere { shard: ShardId(3) }));
-        let twice = |map: &mut ShardMap| map.shards[3].replicas = map.shards[2].replicas.clone();
-        assert!(matches!(spoiled(&twice), Err(PlacementError::Id { shard: ShardId(3), .. })));
-        assert_eq!(PlacementError::Shards { shards: 0 }.class(), Class::Refuse);
-    }
-}
+mod tests;

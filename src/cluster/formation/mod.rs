@@ -1,279 +1,47 @@
-//! Whether this node may take part in a metadata group, and in which. It decides from this node's own identity and
-//! the hellos of its peers; it does not know how hellos travel or where the identity is kept.
+//! Whether this node may take part in a metadata group, in which, and with whom it talks. It decides from this node's own
+//! identity, the roll of the cluster as far as it is known, and the hellos of its peers; it does not know how hellos
+//! travel, where the identity is kept, or how the cluster's state is replicated.
 //!
-//! - The group forms only when every configured initial node is connected and blank. Each node then writes the same
-//!   stores to its own disk, *before* it starts its replica. The cluster's id is a hash of nodes and stores, so all agree.
-//! - A node that missed that moment joins the recorded formation, if it is recorded there with the store it has: it is
-//!   the folder that was counted in, and it has never voted.
-//! - A blank or changed store that meets a formed cluster never votes. Its replicas' votes are gone with the old
-//!   folder; voting again could break a promise that was made with them.
+//! - The group forms only when every configured initial node is connected and blank, with the same settings, the list of
+//!   nodes among them. Each node then writes the same stores to its own disk, *before* it starts its replica. The cluster's
+//!   id is a hash of nodes and stores, so all agree.
+//! - A node that missed that moment comes to belong to the recorded formation, if it is recorded there with the store it
+//!   has: it is the folder that was counted in, and it has never voted.
+//! - A blank or changed store that meets a formed cluster never votes as the replica that its node had: the votes of that
+//!   one are gone with the old folder, and voting again could break a promise that was made with them. It stays outside
+//!   until the cluster has put this very store on its roll; that gives it a replica of its own.
+//! - Once there is a cluster, its roll says who belongs to it, not the files of its nodes. Of all rolls that a node has
+//!   seen the latest counts, whoever showed it: it was agreed upon, and a node that was away for long knows an older one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod error;
+mod words;
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use crate::class::Class;
-use crate::id::{Boot, ClusterId, NodeId, ReplicaId, StoreId};
-use crate::limits;
+use crate::id::{Boot, ClusterId, NodeId, StoreId};
 
-/// A formation as each of its nodes records it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Formed {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// Its initial nodes and the data folders they had.
-    pub stores: BTreeMap<NodeId, StoreId>,
-}
+pub use error::{FormError, HelloRefusal};
+pub use words::{
+    Belonging, Claim, Enrolled, Fingerprint, Formed, Hello, Identity, MetadataGroup, Roll, Settings, cluster_id,
+};
 
-impl Formed {
-    /// The formation of these stores.
-    pub fn of(stores: BTreeMap<NodeId, StoreId>) -> Self {
-        Self { cluster: cluster_id(&stores), stores }
-    }
-
-    /// Whether the node took part in it with this data folder.
-    fn knows(&self, node: NodeId, store: StoreId) -> bool {
-        self.stores.get(&node).is_some_and(|recorded| *recorded == store || mutant!(WipedStoreVotes))
-    }
-
-    /// The metadata group of this formation, alike on every node.
-    pub fn metadata_group(&self) -> MetadataGroup {
-        let replicas: BTreeMap<_, _> = self.stores.keys().copied().zip((1..).map(ReplicaId)).collect();
-        let ids: Vec<_> = replicas.values().copied().collect();
-        let (voters, learners) = ids.split_at(ids.len().min(limits::METADATA_VOTERS_MAX));
-        MetadataGroup { voters: voters.to_vec(), learners: learners.to_vec(), replicas }
-    }
-}
-
-/// Who is who in the metadata group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetadataGroup {
-    /// The replica of each node.
-    pub replicas: BTreeMap<NodeId, ReplicaId>,
-    /// Those that vote.
-    pub voters: Vec<ReplicaId>,
-    /// Those that only follow.
-    pub learners: Vec<ReplicaId>,
-}
-
-/// The id of the cluster that these stores form: XXH3-128 over node and store, little-endian, in order of the nodes.
-pub fn cluster_id(stores: &BTreeMap<NodeId, StoreId>) -> ClusterId {
-    let mut bytes = Vec::with_capacity(stores.len() * 24);
-    for (node, store) in stores {
-        bytes.extend_from_slice(&node.0.to_le_bytes());
-        bytes.extend_from_slice(&store.0.to_le_bytes());
-    }
-    ClusterId(xxhash_rust::xxh3::xxh3_128(&bytes))
-}
-
-/// What this node's disk says about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Its data folder.
-    pub store: StoreId,
-    /// The node that the folder belongs to.
-    pub node: NodeId,
-    /// The formation it took part in; `None`: it is blank.
-    pub formed: Option<Formed>,
-}
-
-/// What this node's configuration says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+/// A node before the door of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
     /// This node.
     pub node: NodeId,
-    /// The nodes that form the cluster.
-    pub initial: BTreeSet<NodeId>,
-    /// Of the settings that must be alike everywhere.
-    pub fingerprint: u64,
-}
-
-/// What nodes tell each other when they connect, and again when their formation changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// The sender.
-    pub node: NodeId,
-    /// Its data folder.
+    /// Its store.
     pub store: StoreId,
-    /// Its life.
-    pub boot: Boot,
-    /// Of its cluster settings.
-    pub fingerprint: u64,
-    /// The formation it took part in; `None`: it is blank.
-    pub formed: Option<Formed>,
+    /// The cluster it met.
+    pub cluster: ClusterId,
+    /// The store that the cluster has this node with; `None`: it has no such node.
+    pub recorded: Option<StoreId>,
 }
 
-/// Why a peer's hello is not accepted: nothing else is exchanged with it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HelloRefusal {
-    /// It claims to be this node.
-    #[error("a peer says that it is node {node}, as this one is; give each node an id of its own")]
-    SameNode {
-        /// The id.
-        node: NodeId,
-    },
-    /// Nobody knows it.
-    #[error("node {node} is not one of the cluster's nodes")]
-    UnknownNode {
-        /// The id.
-        node: NodeId,
-    },
-    /// Its cluster settings differ.
-    #[error(
-        "node {node} has other cluster settings (fingerprint {theirs:016x}, here {ours:016x}); make cluster.toml the same on all nodes"
-    )]
-    Fingerprint {
-        /// The peer.
-        node: NodeId,
-        /// Of this node.
-        ours: u64,
-        /// Of the peer.
-        theirs: u64,
-    },
-    /// It belongs to another cluster.
-    #[error("node {node} belongs to cluster {theirs}, this node to {ours}")]
-    OtherCluster {
-        /// The peer.
-        node: NodeId,
-        /// This node's cluster.
-        ours: ClusterId,
-        /// The peer's.
-        theirs: ClusterId,
-    },
-    /// It has not the data folder that its node had.
-    #[error("node {node} came with data folder {theirs}, in cluster {cluster} it had {recorded}; it must not vote")]
-    OtherStore {
-        /// The peer.
-        node: NodeId,
-        /// The cluster.
-        cluster: ClusterId,
-        /// The folder on record.
-        recorded: StoreId,
-        /// The folder it has.
-        theirs: StoreId,
-    },
-    /// It took part in a formation that this node's folder did not.
-    #[error("node {node} is in cluster {cluster}, this node's data folder is not")]
-    WithoutUs {
-        /// The peer.
-        node: NodeId,
-        /// Its cluster.
-        cluster: ClusterId,
-    },
-    /// Its formation does not add up.
-    #[error("node {node} names cluster {cluster}, whose nodes and stores have another id or leave it out")]
-    Inconsistent {
-        /// The peer.
-        node: NodeId,
-        /// The cluster it names.
-        cluster: ClusterId,
-    },
-}
-
-impl HelloRefusal {
-    /// What the caller can do about it.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::SameNode { .. }
-            | Self::UnknownNode { .. }
-            | Self::Fingerprint { .. }
-            | Self::OtherCluster { .. }
-            | Self::OtherStore { .. }
-            | Self::WithoutUs { .. }
-            | Self::Inconsistent { .. } => Class::Refuse,
-        }
-    }
-}
-
-/// Why this node must not take part: its process says so and exits.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FormError {
-    /// The folder belongs to another node.
-    #[error(
-        "this data folder belongs to node {folder}, the configuration says node {configured}; start it as node {folder}, or give node {configured} its own folder"
-    )]
-    OtherNode {
-        /// Whose the folder is.
-        folder: NodeId,
-        /// What is configured.
-        configured: NodeId,
-    },
-    /// The folder's own record contradicts itself.
-    #[error(
-        "this data folder says it is in cluster {cluster}, but not as node {node} with store {store}; restore the folder of node {node}, or replace the node"
-    )]
-    FolderChanged {
-        /// The cluster.
-        cluster: ClusterId,
-        /// This node.
-        node: NodeId,
-        /// Its store.
-        store: StoreId,
-    },
-    /// A blank node that nobody waits for.
-    #[error("node {node} has a blank data folder and is not one of the nodes that form the cluster")]
-    NotInitial {
-        /// This node.
-        node: NodeId,
-    },
-    /// A formed cluster knows this node with another folder, or not at all.
-    #[error(
-        "this data folder (store {store}) is not the one that node {node} had in cluster {cluster} ({}); it will not vote. \
-         Restore the folder of node {node}, or replace the node",
-        recorded.map_or_else(|| "which has no such node".to_owned(), |recorded| format!("store {recorded}"))
-    )]
-    NotOurFolder {
-        /// This node.
-        node: NodeId,
-        /// Its store.
-        store: StoreId,
-        /// The cluster it met.
-        cluster: ClusterId,
-        /// The store that the cluster knows it by.
-        recorded: Option<StoreId>,
-    },
-    /// A formed cluster runs with other settings.
-    #[error(
-        "node {peer} of cluster {cluster} has other cluster settings (fingerprint {theirs:016x}, here {ours:016x}); make cluster.toml the same on all nodes"
-    )]
-    OtherSettings {
-        /// The peer.
-        peer: NodeId,
-        /// Its cluster.
-        cluster: ClusterId,
-        /// Of this node.
-        ours: u64,
-        /// Of the peer.
-        theirs: u64,
-    },
-    /// Two formed clusters are in reach of a blank node.
-    #[error("peers belong to different clusters, {one} and {other}; this node cannot tell which is right")]
-    TwoClusters {
-        /// One of them.
-        one: ClusterId,
-        /// The other.
-        other: ClusterId,
-    },
-    /// Another process has this node's id.
-    #[error("another process says that it is node {node}; give each node an id of its own")]
-    SameNode {
-        /// The id.
-        node: NodeId,
-    },
-}
-
-impl FormError {
-    /// What the caller can do about it.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::OtherNode { .. }
-            | Self::FolderChanged { .. }
-            | Self::NotInitial { .. }
-            | Self::NotOurFolder { .. }
-            | Self::OtherSettings { .. }
-            | Self::TwoClusters { .. }
-            | Self::SameNode { .. } => Class::Fatal,
-        }
+/// Where nobody is going to put the node on the roll, this is why it must not take part.
+impl From<Outside> for FormError {
+    fn from(Outside { node, store, cluster, recorded }: Outside) -> Self {
+        Self::NotOurFolder { node, store, cluster, recorded }
     }
 }
 
@@ -287,10 +55,12 @@ pub enum Decision {
         /// Who is there but was not accepted, and why.
         refused: Vec<(NodeId, HelloRefusal)>,
     },
-    /// Write this formation to the identity, durably; then say [`Formation::recorded`] and start the metadata replica.
-    Form(Formed),
-    /// Start the metadata replica: this node is in a recorded formation.
-    Resume(Formed),
+    /// Wait until the cluster has this node, with the store it has, on its roll; nothing may be voted on.
+    Outside(Outside),
+    /// Write this to the identity, durably; then say [`Formation::recorded`] and start the metadata replica.
+    Form(Belonging),
+    /// Start the metadata replica: this node is on record as one of the cluster.
+    Resume(Belonging),
     /// Exit and say why.
     Refuse(FormError),
 }
@@ -300,6 +70,8 @@ pub enum Decision {
 pub struct Formation {
     settings: Settings,
     identity: Identity,
+    /// The latest roll of this node's cluster that it has seen; `None` while it is blank.
+    roll: Option<Roll>,
     /// The last hello of each connected peer, also of those that were refused.
     peers: BTreeMap<NodeId, Hello>,
 }
@@ -307,17 +79,19 @@ pub struct Formation {
 impl Formation {
     /// Begins with what the disk and the configuration say.
     pub fn new(settings: Settings, identity: Identity) -> Self {
-        Self { settings, identity, peers: BTreeMap::new() }
+        let roll = identity.belongs.as_ref().map(Belonging::roll);
+        Self { settings, identity, roll, peers: BTreeMap::new() }
     }
 
     /// What this node says of itself.
     pub fn hello(&self, boot: Boot) -> Hello {
+        let claim = self.identity.belongs.as_ref().zip(self.roll.as_ref());
         Hello {
             node: self.settings.node,
             store: self.identity.store,
             boot,
-            fingerprint: self.settings.fingerprint,
-            formed: self.identity.formed.clone(),
+            fingerprint: self.settings.fingerprint.clone(),
+            claim: claim.map(|(belongs, roll)| Claim { formed: belongs.formed.clone(), roll: roll.clone() }),
         }
     }
 
@@ -328,7 +102,13 @@ impl Formation {
     /// Why nothing else may be exchanged with this peer.
     pub fn met(&mut self, hello: Hello) -> Result<(), HelloRefusal> {
         let verdict = self.judge(&hello);
-        let known = self.settings.initial.contains(&hello.node) || hello.node == self.settings.node;
+        let claim = self.sound(&hello).filter(|claim| self.is_ours(claim));
+        if let Some(claim) = claim {
+            self.learned(claim.roll.clone());
+        }
+        let known = self.settings.initial.contains(&hello.node)
+            || hello.node == self.settings.node
+            || self.roll.as_ref().is_some_and(|roll| roll.nodes.contains_key(&hello.node));
         let newer = self.peers.get(&hello.node).is_none_or(|before| before.boot <= hello.boot);
         if known && newer {
             self.peers.insert(hello.node, hello);
@@ -341,9 +121,36 @@ impl Formation {
         self.peers.remove(&node);
     }
 
-    /// The formation that was decided on is durable.
-    pub fn recorded(&mut self, formed: Formed) {
-        self.identity.formed = Some(formed);
+    /// What was decided on is durable.
+    pub fn recorded(&mut self, belonging: Belonging) {
+        self.roll = Some(belonging.roll());
+        self.identity.belongs = Some(belonging);
+        let claims = self.peers.values().filter_map(|hello| self.sound(hello)).filter(|claim| self.is_ours(claim));
+        let latest = claims.map(|claim| &claim.roll).max_by_key(|roll| roll.applied).cloned();
+        if let Some(roll) = latest {
+            self.learned(roll);
+        }
+    }
+
+    /// This node has applied what the roll says, or a peer of its cluster has. An older one than is known changes nothing.
+    pub fn learned(&mut self, roll: Roll) {
+        if self.roll.as_ref().is_some_and(|known| known.applied < roll.applied) {
+            self.roll = Some(roll);
+        }
+    }
+
+    /// The latest roll of this node's cluster that it has seen; `None` while it is blank.
+    pub fn roll(&self) -> Option<&Roll> {
+        self.roll.as_ref()
+    }
+
+    /// The cluster that a peer says it belongs to, if that adds up.
+    fn sound<'a>(&self, hello: &'a Hello) -> Option<&'a Claim> {
+        hello.claim.as_ref().filter(|claim| hello.is_bounded() && claim.adds_up())
+    }
+
+    fn is_ours(&self, claim: &Claim) -> bool {
+        self.identity.belongs.as_ref().is_some_and(|belongs| belongs.formed.cluster == claim.formed.cluster)
     }
 
     /// Whether a peer is accepted, on either side of a connection.
@@ -355,50 +162,61 @@ impl Formation {
         if node == self.settings.node {
             return Err(HelloRefusal::SameNode { node });
         }
-        if !self.settings.initial.contains(&node) {
+        if !hello.is_bounded() {
+            return Err(HelloRefusal::Excessive { node });
+        }
+        let (ours, theirs) = (self.identity.belongs.as_ref(), hello.claim.as_ref());
+        let to_form = ours.is_none() && theirs.is_none();
+        if to_form && !self.settings.initial.contains(&node) {
             return Err(HelloRefusal::UnknownNode { node });
         }
-        if hello.fingerprint != self.settings.fingerprint {
-            let (ours, theirs) = (self.settings.fingerprint, hello.fingerprint);
-            return Err(HelloRefusal::Fingerprint { node, ours, theirs });
+        if let Some(key) = self.settings.fingerprint.differs(&hello.fingerprint, to_form) {
+            return Err(HelloRefusal::Setting { node, key });
         }
-        if let Some(formed) = &hello.formed {
-            let cluster = formed.cluster;
-            if cluster_id(&formed.stores) != cluster || !formed.knows(node, hello.store) {
-                return Err(HelloRefusal::Inconsistent { node, cluster });
-            }
+        if let Some(claim) = theirs.filter(|claim| !claim.adds_up()) {
+            return Err(HelloRefusal::Inconsistent { node, cluster: claim.formed.cluster });
         }
-        match (&self.identity.formed, &hello.formed) {
-            (None, None) => Ok(()),
-            (None, Some(theirs)) if theirs.knows(self.settings.node, self.identity.store) => Ok(()),
-            (None, Some(theirs)) => Err(HelloRefusal::WithoutUs { node, cluster: theirs.cluster }),
-            (Some(ours), Some(theirs)) if ours.cluster != theirs.cluster => {
-                Err(HelloRefusal::OtherCluster { node, ours: ours.cluster, theirs: theirs.cluster })
+        let (cluster, roll) = match (ours, theirs) {
+            (None, None) => return Ok(()),
+            (Some(ours), Some(theirs)) if ours.formed.cluster != theirs.formed.cluster => {
+                let (ours, theirs) = (ours.formed.cluster, theirs.formed.cluster);
+                return Err(HelloRefusal::OtherCluster { node, ours, theirs });
             }
-            (Some(ours), Some(_) | None) => match ours.stores.get(&node) {
-                None => Err(HelloRefusal::UnknownNode { node }),
-                Some(recorded) if !ours.knows(node, hello.store) => Err(HelloRefusal::OtherStore {
-                    node,
-                    cluster: ours.cluster,
-                    recorded: *recorded,
-                    theirs: hello.store,
-                }),
-                Some(_) => Ok(()),
-            },
+            (Some(ours), theirs) => (ours.formed.cluster, self.latest(theirs)),
+            (None, Some(theirs)) => (theirs.formed.cluster, self.latest(Some(theirs))),
+        };
+        let Some(roll) = roll else { return Err(HelloRefusal::UnknownNode { node }) };
+        if ours.is_none() && !roll.knows(self.settings.node, self.identity.store) {
+            return Err(HelloRefusal::WithoutUs { node, cluster });
+        }
+        match roll.nodes.get(&node) {
+            None => Err(HelloRefusal::UnknownNode { node }),
+            Some(_) if roll.knows(node, hello.store) => Ok(()),
+            Some(enrolled) => {
+                Err(HelloRefusal::OtherStore { node, cluster, recorded: enrolled.store, theirs: hello.store })
+            }
         }
     }
 
-    /// What to do, given what is known. Asked again after each change until it no longer says to wait.
+    /// The latest of the rolls of one cluster: this node's own, or that of a claim and of the peers that claim the same.
+    fn latest<'a>(&'a self, claim: Option<&'a Claim>) -> Option<&'a Roll> {
+        let peers = self
+            .peers
+            .values()
+            .filter_map(|hello| self.sound(hello))
+            .filter(|other| claim.is_some_and(|claim| claim.formed.cluster == other.formed.cluster));
+        let rolls = peers.chain(claim).map(|claim| &claim.roll);
+        rolls.chain(self.roll.as_ref()).max_by_key(|roll| roll.applied)
+    }
+
+    /// What to do, given what is known. Asked again after each change until it no longer says to wait; asked later it says
+    /// whether this node was removed or its store replaced while it was away.
     pub fn decide(&self) -> Decision {
-        match self.check_self().and_then(|()| {
-            self.identity
-                .formed
-                .as_ref()
-                .map_or_else(|| self.decide_blank(), |formed| Ok(Decision::Resume(formed.clone())))
-        }) {
-            Ok(decision) => decision,
-            Err(why) => Decision::Refuse(why),
-        }
+        let decision = self.check_self().and_then(|()| match &self.identity.belongs {
+            Some(belonging) => Ok(Decision::Resume(belonging.clone())),
+            None => self.decide_blank(),
+        });
+        decision.unwrap_or_else(Decision::Refuse)
     }
 
     fn check_self(&self) -> Result<(), FormError> {
@@ -406,11 +224,17 @@ impl Formation {
         if self.identity.node != node {
             return Err(FormError::OtherNode { folder: self.identity.node, configured: node });
         }
-        match &self.identity.formed {
-            Some(formed) if !formed.knows(node, store) => {
-                Err(FormError::FolderChanged { cluster: formed.cluster, node, store })
+        let Some(belonging) = &self.identity.belongs else { return Ok(()) };
+        let cluster = belonging.formed.cluster;
+        if !belonging.roll().knows(node, store) {
+            return Err(FormError::FolderChanged { cluster, node, store });
+        }
+        // What this node learns is never older than the roll on which it came to belong to the cluster.
+        match &self.roll {
+            Some(roll) if !roll.knows(node, store) => {
+                let recorded = roll.nodes.get(&node).map(|enrolled| enrolled.store);
+                Err(FormError::NotOurFolder { node, store, cluster, recorded })
             }
-            None if !self.settings.initial.contains(&node) => Err(FormError::NotInitial { node }),
             Some(_) | None => Ok(()),
         }
     }
@@ -420,229 +244,54 @@ impl Formation {
         if self.peers.contains_key(&node) {
             return Err(FormError::SameNode { node });
         }
-        if let Some(formed) = self.met_cluster()? {
-            return Ok(Decision::Form(formed.clone()));
+        if let Some(claim) = self.met_cluster()? {
+            return Ok(self.decide_at(claim));
         }
         let refusal = |hello: &Hello| self.judge(hello).err().map(|why| (hello.node, why));
         let refused: Vec<_> = self.peers.values().filter_map(refusal).collect();
         let others = self.settings.initial.iter().filter(|other| **other != node);
         let missing: Vec<_> = others.copied().filter(|other| !self.peers.contains_key(other)).collect();
-        if !refused.is_empty() || !missing.is_empty() {
+        // A node that is not one of them forms no cluster; it waits for one to join.
+        let forms = self.settings.initial.contains(&node);
+        if !refused.is_empty() || !missing.is_empty() || !forms {
             return Ok(Decision::Waiting { missing, refused });
         }
         let mut stores: BTreeMap<_, _> = self.peers.values().map(|hello| (hello.node, hello.store)).collect();
         stores.insert(node, store);
-        Ok(Decision::Form(Formed::of(stores)))
+        Ok(Decision::Form(Belonging { formed: Formed::of(stores), joined: None }))
     }
 
-    /// The formation that this blank node is counted in, if any peer knows one; an error if one knows it otherwise.
-    fn met_cluster(&self) -> Result<Option<&Formed>, FormError> {
+    /// What a blank node does that has met a cluster: it belongs to it, or stays outside.
+    fn decide_at(&self, claim: &Claim) -> Decision {
         let (node, store) = (self.settings.node, self.identity.store);
-        let mut met: Option<&Formed> = None;
-        for hello in self.peers.values() {
-            let Some(formed) = &hello.formed else { continue };
-            if !formed.knows(node, store) {
-                let recorded = formed.stores.get(&node).copied();
-                return Err(FormError::NotOurFolder { node, store, cluster: formed.cluster, recorded });
+        let (formed, roll) = (claim.formed.clone(), self.latest(Some(claim)).unwrap_or(&claim.roll));
+        let enrolled = roll.nodes.get(&node);
+        if !roll.knows(node, store) {
+            let recorded = enrolled.map(|enrolled| enrolled.store);
+            return Decision::Outside(Outside { node, store, cluster: formed.cluster, recorded });
+        }
+        // Where it has the replica that the formation gave it, it is the node that was counted in.
+        let founder = enrolled.map(|enrolled| enrolled.replica) == formed.metadata_group().replicas.get(&node).copied();
+        let joined = (!founder).then(|| roll.clone());
+        Decision::Form(Belonging { formed, joined })
+    }
+
+    /// The cluster that peers of this blank node belong to, if any does.
+    fn met_cluster(&self) -> Result<Option<&Claim>, FormError> {
+        let mut met: Option<&Claim> = None;
+        for (hello, claim) in self.peers.values().filter_map(|hello| Some((hello, self.sound(hello)?))) {
+            let cluster = claim.formed.cluster;
+            if let Some(key) = self.settings.fingerprint.differs(&hello.fingerprint, false) {
+                return Err(FormError::OtherSettings { peer: hello.node, cluster, key });
             }
-            if hello.fingerprint != self.settings.fingerprint {
-                let (ours, theirs) = (self.settings.fingerprint, hello.fingerprint);
-                return Err(FormError::OtherSettings { peer: hello.node, cluster: formed.cluster, ours, theirs });
+            if let Some(before) = met.filter(|before| before.formed.cluster != cluster) {
+                return Err(FormError::TwoClusters { one: before.formed.cluster, other: cluster });
             }
-            if let Some(before) = met.filter(|before| before.cluster != formed.cluster) {
-                return Err(FormError::TwoClusters { one: before.cluster, other: formed.cluster });
-            }
-            if self.judge(hello).is_ok() {
-                met = Some(formed);
-            }
+            met = Some(claim);
         }
         Ok(met)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store(node: u64) -> StoreId {
-        StoreId(u128::from(node) * 1000)
-    }
-
-    fn formation(node: u64, nodes: u64) -> Formation {
-        let settings = Settings { node: NodeId(node), initial: (1..=nodes).map(NodeId).collect(), fingerprint: 7 };
-        Formation::new(settings, Identity { store: store(node), node: NodeId(node), formed: None })
-    }
-
-    fn formed(nodes: u64) -> Formed {
-        Formed::of((1..=nodes).map(|node| (NodeId(node), store(node))).collect())
-    }
-
-    fn member(node: u64) -> Formation {
-        let mut member = formation(node, 3);
-        member.recorded(formed(3));
-        member
-    }
-
-    fn hello(formation: &Formation) -> Hello {
-        formation.hello(Boot(1))
-    }
-
-    #[test]
-    fn three_blank_nodes_form_one_cluster_when_all_are_there() {
-        let mut nodes: Vec<_> = (1..=3).map(|node| formation(node, 3)).collect();
-        let hellos: Vec<_> = nodes.iter().map(hello).collect();
-        nodes[0].met(hellos[1].clone()).unwrap();
-        assert_eq!(nodes[0].decide(), Decision::Waiting { missing: vec![NodeId(3)], refused: vec![] });
-        nodes[0].met(hellos[2].clone()).unwrap();
-        nodes[1].met(hellos[0].clone()).unwrap();
-        nodes[1].met(hellos[2].clone()).unwrap();
-        assert_eq!(nodes[0].decide(), Decision::Form(formed(3)));
-        assert_eq!(nodes[1].decide(), Decision::Form(formed(3)));
-    }
-
-    #[test]
-    fn a_node_that_left_before_the_formation_is_waited_for() {
-        let mut one = formation(1, 3);
-        one.met(hello(&formation(2, 3))).unwrap();
-        one.met(hello(&formation(3, 3))).unwrap();
-        one.parted(NodeId(2));
-        assert_eq!(one.decide(), Decision::Waiting { missing: vec![NodeId(2)], refused: vec![] });
-    }
-
-    #[test]
-    fn a_single_node_forms_at_once() {
-        assert_eq!(formation(1, 1).decide(), Decision::Form(formed(1)));
-    }
-
-    #[test]
-    fn a_recorded_formation_is_resumed_without_anybody() {
-        assert_eq!(member(1).decide(), Decision::Resume(formed(3)));
-    }
-
-    #[test]
-    fn a_node_that_missed_the_moment_joins_the_recorded_formation() {
-        let mut late = formation(3, 3);
-        late.met(hello(&member(1))).unwrap();
-        assert_eq!(late.decide(), Decision::Form(formed(3)));
-        member(1).judge(&hello(&late)).unwrap();
-    }
-
-    #[test]
-    fn a_wiped_folder_never_votes_even_if_it_meets_only_one_of_its_cluster() {
-        let mut wiped = formation(3, 3);
-        wiped.identity.store = StoreId(5);
-        let refusal = HelloRefusal::WithoutUs { node: NodeId(1), cluster: formed(3).cluster };
-        assert_eq!(wiped.met(hello(&member(1))), Err(refusal));
-        let Decision::Refuse(why) = wiped.decide() else { panic!("it would vote") };
-        let recorded = Some(store(3));
-        let expected =
-            FormError::NotOurFolder { node: NodeId(3), store: StoreId(5), cluster: formed(3).cluster, recorded };
-        assert_eq!(why, expected);
-        let text = why.to_string();
-        assert!(text.contains("it will not vote") && text.contains("Restore the folder of node 3"), "{text}");
-        let other_store = HelloRefusal::OtherStore {
-            node: NodeId(3),
-            cluster: formed(3).cluster,
-            recorded: store(3),
-            theirs: StoreId(5),
-        };
-        assert_eq!(member(1).judge(&hello(&wiped)), Err(other_store));
-    }
-
-    #[test]
-    fn a_wiped_folder_does_not_vote_beside_other_wiped_ones() {
-        let mut wiped = formation(3, 3);
-        wiped.identity.store = StoreId(5);
-        wiped.met(hello(&formation(2, 3))).unwrap();
-        assert!(wiped.met(hello(&member(1))).is_err());
-        assert!(matches!(wiped.decide(), Decision::Refuse(FormError::NotOurFolder { .. })));
-    }
-
-    #[test]
-    fn a_copied_or_renamed_folder_is_refused() {
-        let mut renamed = formation(2, 3);
-        renamed.identity = member(1).identity;
-        let why = FormError::OtherNode { folder: NodeId(1), configured: NodeId(2) };
-        assert_eq!(renamed.decide(), Decision::Refuse(why));
-        let mut changed = member(2);
-        changed.identity.store = StoreId(5);
-        assert!(matches!(changed.decide(), Decision::Refuse(FormError::FolderChanged { .. })));
-    }
-
-    #[test]
-    fn two_processes_with_one_id_are_refused() {
-        let mut one = formation(1, 3);
-        let mut twin = hello(&one);
-        twin.store = StoreId(5);
-        assert_eq!(one.met(twin), Err(HelloRefusal::SameNode { node: NodeId(1) }));
-        assert_eq!(one.decide(), Decision::Refuse(FormError::SameNode { node: NodeId(1) }));
-    }
-
-    #[test]
-    fn blank_nodes_with_other_settings_wait_and_say_why() {
-        let mut one = formation(1, 2);
-        let mut other = hello(&formation(2, 2));
-        other.fingerprint = 8;
-        let why = one.met(other).unwrap_err();
-        assert_eq!(why, HelloRefusal::Fingerprint { node: NodeId(2), ours: 7, theirs: 8 });
-        assert_eq!(one.decide(), Decision::Waiting { missing: vec![], refused: vec![(NodeId(2), why)] });
-    }
-
-    #[test]
-    fn a_blank_node_with_other_settings_than_its_cluster_exits() {
-        let mut one = formation(1, 3);
-        one.settings.fingerprint = 8;
-        assert!(one.met(hello(&member(2))).is_err());
-        assert!(matches!(one.decide(), Decision::Refuse(FormError::OtherSettings { .. })));
-    }
-
-    #[test]
-    fn another_cluster_is_refused_on_both_sides() {
-        let mut stores = formed(3).stores;
-        stores.insert(NodeId(1), StoreId(5));
-        let mut stranger = formation(2, 3);
-        stranger.recorded(Formed::of(stores));
-        assert!(matches!(member(1).judge(&hello(&stranger)), Err(HelloRefusal::OtherCluster { .. })));
-        assert!(matches!(stranger.judge(&hello(&member(1))), Err(HelloRefusal::OtherCluster { .. })));
-    }
-
-    #[test]
-    fn two_clusters_in_reach_of_a_blank_node_are_refused() {
-        let mut stores = formed(3).stores;
-        stores.insert(NodeId(1), StoreId(5));
-        let mut stranger = formation(2, 3);
-        stranger.recorded(Formed::of(stores));
-        let mut blank = formation(3, 3);
-        blank.met(hello(&member(1))).unwrap();
-        blank.met(hello(&stranger)).unwrap();
-        assert!(matches!(blank.decide(), Decision::Refuse(FormError::TwoClusters { .. })));
-    }
-
-    #[test]
-    fn strangers_and_liars_are_refused() {
-        let unknown = hello(&formation(9, 9));
-        assert_eq!(member(1).judge(&unknown), Err(HelloRefusal::UnknownNode { node: NodeId(9) }));
-        let mut liar = hello(&member(2));
-        liar.formed.as_mut().unwrap().cluster = ClusterId(1);
-        assert!(matches!(member(1).judge(&liar), Err(HelloRefusal::Inconsistent { .. })));
-        assert_eq!(formation(9, 3).decide(), Decision::Refuse(FormError::NotInitial { node: NodeId(9) }));
-    }
-
-    #[test]
-    fn an_older_life_does_not_replace_a_newer_one() {
-        let mut one = formation(1, 2);
-        one.met(formation(2, 2).hello(Boot(5))).unwrap();
-        let mut older = formation(2, 2);
-        older.identity.store = StoreId(5);
-        one.met(older.hello(Boot(4))).unwrap();
-        assert_eq!(one.decide(), Decision::Form(formed(2)));
-    }
-
-    #[test]
-    fn five_vote_and_the_others_learn() {
-        let group = formed(7).metadata_group();
-        assert_eq!(group.voters, (1..=5).map(ReplicaId).collect::<Vec<_>>());
-        assert_eq!(group.learners, [ReplicaId(6), ReplicaId(7)]);
-        assert_eq!(group.replicas[&NodeId(7)], ReplicaId(7));
-    }
-}
+mod tests;
