@@ -186,7 +186,8 @@ pub struct Member {
     pub peer: HostPort,
     /// Where clients reach it.
     pub http: HostPort,
-    /// What it may lose power or network together with: copies of a shard are spread over zones.
+    /// What it may lose power or network together with: copies of a shard are spread over zones. Nothing acts on it
+    /// yet.
     pub zone: Option<Name>,
 }
 
@@ -248,9 +249,9 @@ pub struct ClusterSettings {
     pub routing: Routing,
     /// What keeps clusters apart.
     pub cookie: Cookie,
-    /// How long a node may be gone before its replicas are given to others.
+    /// How long a node may be gone before its replicas are given to others. Nothing acts on it yet.
     pub rehome_after: Span,
-    /// Whether replicas are moved to even out what nodes hold.
+    /// Whether replicas are moved to even out what nodes hold. Nothing acts on it yet.
     pub rebalance: bool,
     /// Its first nodes, by id; on a node that joins later, itself and nodes that it can ask.
     pub nodes: Vec<Member>,
