@@ -131,6 +131,12 @@ pub const FETCHES_WAITING_MAX: usize = 16;
 pub const FETCH_TICKS_MAX: u32 = 50;
 /// The context of a message: the name of a read round, or the mark of a leadership transfer.
 pub const MESSAGE_CONTEXT_BYTES_MAX: usize = 32;
+/// Ticks after which a snapshot that was offered to a follower, and of which nothing was heard, is offered again.
+pub const SNAPSHOT_OFFER_TICKS_MAX: u32 = 100;
+/// Replicas that take part in one group, in whatever way, while it changes.
+pub const MEMBERS_MAX: usize = 128;
+/// The encoded members of one group.
+pub const MEMBERS_BYTES_MAX: usize = 4 * KIB;
 /// The highest term and index taken from a peer: no honest group gets there, and what is added to it never overflows.
 pub const LOG_NUMBER_MAX: u64 = 1 << 62;
 /// Voters of the metadata group; the other nodes learn.
@@ -378,6 +384,9 @@ const _: () = assert!(QUERY_FANOUT_MAX * PARTIAL_BYTES_MAX <= QUERY_BYTES_MAX);
 const _: () = assert!(QUERY_TEXT_BYTES_MAX < FORM_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);
+const _: () = assert!(SNAPSHOT_OFFER_TICKS_MAX as usize > 2 * ELECTION_TICKS);
+const _: () = assert!(MEMBERS_MAX >= 2 * NODES_MAX);
+const _: () = assert!(MEMBERS_BYTES_MAX >= 16 + 2 * MEMBERS_MAX * 9);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX as usize + APPEND_ENTRIES_MAX * 32 < MESSAGE_BYTES_MAX);
 const _: () = assert!(READ_TICKS_MAX as u128 * TICK.as_millis() <= UNAVAILABLE_AFTER.as_millis());

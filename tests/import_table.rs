@@ -12,7 +12,7 @@ const ROOMS: [(&str, &str); 20] = [
     ("limits", ""),
     ("time", ""),
     ("class", ""),
-    ("entry", "id"),
+    ("entry", "id limits class"),
     ("label", ""),
     ("record", "label"),
     ("protocol", "record label time limits class"),
