@@ -58,7 +58,12 @@ impl ReplicaState {
                 if let Some((reply, _)) = self.proposals.remove(&ticket) {
                     reply.send(match why {
                         Refusal::NotLeader { .. } => AppendOutcome::NotLeader(self.leader()),
-                        Refusal::Busy | Refusal::Size { .. } => AppendOutcome::Busy,
+                        Refusal::Busy
+                        | Refusal::Size { .. }
+                        | Refusal::Nothing
+                        | Refusal::NoVoters
+                        | Refusal::RemovesLeader
+                        | Refusal::Unfit { .. } => AppendOutcome::Busy,
                     });
                 }
             }
@@ -99,7 +104,11 @@ impl ReplicaState {
                 let (shard, replica) = (self.arguments.shard, self.arguments.id);
                 self.arguments.log.cast(LogWriterMessage::Trim { shard, replica, through })?;
             }
-            Effect::NeedsSnapshot { .. } => self.publish(),
+            Effect::Members { .. } => self.publish(),
+            Effect::Offered { from, position, .. } => {
+                let (replica, index) = (from.0, position.index.0);
+                tracing::warn!(shard = %self.arguments.shard, replica, index, "a snapshot was offered and is not fetched");
+            }
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millpond::consensus::{Effect, Event, Message, PeerState, PeerStatus};
 use millpond::consensus::{Replica as Core, ReplicaOptions, Role};
-use millpond::entry::{Entry, Recovered};
+use millpond::entry::{Entry, Members, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::query::View;
@@ -303,8 +303,7 @@ impl ReplicaState {
         let options = ReplicaOptions {
             shard: self.arguments.shard,
             id: self.arguments.id,
-            voters: self.arguments.voters.clone(),
-            learners: self.arguments.learners.clone(),
+            members: Members::of(self.arguments.voters.iter().copied(), self.arguments.learners.iter().copied()),
             boot: self.arguments.env.boot,
             incarnation,
             seed: self.arguments.env.random.draw(),

@@ -157,6 +157,7 @@ impl ReplicaState {
     /// Lets memory go of everything that is sealed, and the log of what no replica needs any more.
     fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorError> {
         let through = if std::mem::take(&mut self.let_go) { sealed } else { sealed.min(hold) };
+        self.advance(Event::SnapshotWritten { through: sealed })?;
         self.advance(Event::Evict { through: sealed })?;
         let trimmed = self.core.as_ref().map_or(through, |core| core.trimmed().index);
         if through > trimmed { self.advance(Event::Trim { through }) } else { Ok(()) }

@@ -37,12 +37,13 @@ struct Asks {
     fetches: Vec<FetchAsk>,
     /// First indexes of fetches that are under way.
     under_way: BTreeSet<u64>,
-    snapshots: BTreeSet<u64>,
 }
 
 pub(super) struct Log {
     state: RaftState,
     trimmed: Position,
+    /// What followers are offered that need more than is left: at least `trimmed`. No entry, no snapshot.
+    snapshot: (Position, eraftpb::ConfState),
     /// At least `trimmed.index`.
     evicted: u64,
     /// The first run starts at `trimmed.index`; never empty.
@@ -61,6 +62,7 @@ impl Log {
         let mut log = Self {
             state,
             trimmed,
+            snapshot: Default::default(),
             evicted: trimmed.index.0,
             runs: VecDeque::from([Run { first: trimmed.index.0, term: trimmed.term.0 }]),
             entries: VecDeque::new(),
@@ -137,12 +139,17 @@ impl Log {
         self.trimmed = Position { index: through, term };
     }
 
-    pub(super) fn take_fetch_asks(&mut self) -> Vec<FetchAsk> {
-        std::mem::take(&mut self.asks.get_mut().fetches)
+    /// A snapshot is durable: position and configuration of the newest one.
+    pub(super) fn announce(&mut self, position: Position, conf: eraftpb::ConfState) {
+        self.snapshot = (position, conf);
     }
 
-    pub(super) fn take_snapshot_asks(&mut self) -> BTreeSet<u64> {
-        std::mem::take(&mut self.asks.get_mut().snapshots)
+    pub(super) fn snapshot_position(&self) -> Position {
+        self.snapshot.0
+    }
+
+    pub(super) fn take_fetch_asks(&mut self) -> Vec<FetchAsk> {
+        std::mem::take(&mut self.asks.get_mut().fetches)
     }
 
     /// The fetch from this index is over, or given up.
@@ -240,9 +247,17 @@ impl raft::Storage for Log {
         Ok(self.last())
     }
 
-    /// raft-rs never sends one: that a follower needs it is said, and resolved outside.
-    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
-        self.asks.borrow_mut().snapshots.insert(to);
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// The offer of the newest snapshot, which holds nothing but its position and its members.
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+        let (position, conf) = &self.snapshot;
+        if position.index == Index(0) {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        let mut snapshot = eraftpb::Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = position.index.0;
+        metadata.term = position.term.0;
+        metadata.set_conf_state(conf.clone());
+        Ok(snapshot)
     }
 }

@@ -17,6 +17,7 @@ use raft::eraftpb;
 use serde::{Deserialize, Serialize};
 
 use super::ConsensusError;
+use super::changes;
 use crate::entry::{Entry, EntryKind};
 use crate::id::{Index, ReplicaId, Term};
 use crate::limits;
@@ -46,10 +47,12 @@ pub enum MessageKind {
     RequestPreVote = 8,
     /// The answer to it.
     RequestPreVoteResponse = 9,
+    /// A leader offers the position of a snapshot; the snapshot itself goes other ways.
+    Snapshot = 10,
 }
 
 impl MessageKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Append,
         Self::AppendResponse,
         Self::RequestVote,
@@ -59,6 +62,7 @@ impl MessageKind {
         Self::TimeoutNow,
         Self::RequestPreVote,
         Self::RequestPreVoteResponse,
+        Self::Snapshot,
     ];
 
     fn from_code(code: u8) -> Option<Self> {
@@ -76,10 +80,16 @@ impl MessageKind {
             Self::TimeoutNow => eraftpb::MessageType::MsgTimeoutNow,
             Self::RequestPreVote => eraftpb::MessageType::MsgRequestPreVote,
             Self::RequestPreVoteResponse => eraftpb::MessageType::MsgRequestPreVoteResponse,
+            Self::Snapshot => eraftpb::MessageType::MsgSnapshot,
         }
     }
 
-    /// `None` for what a replica never sends: local messages, forwarded proposals and reads, snapshots.
+    /// Bytes that its context may have.
+    fn context_bytes_max(self) -> usize {
+        if self == Self::Snapshot { limits::MEMBERS_BYTES_MAX } else { limits::MESSAGE_CONTEXT_BYTES_MAX }
+    }
+
+    /// `None` for what a replica never sends: local messages, forwarded proposals and reads.
     fn from_raft(kind: eraftpb::MessageType) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.to_raft() == kind)
     }
@@ -98,7 +108,8 @@ pub struct Message {
     pub term: Term,
     /// The term of the entry at `index`, or at `reject_hint` in a rejection.
     pub log_term: Term,
-    /// The entry before `entries`; the last entry of a candidate; what was matched or rejected.
+    /// The entry before `entries`; the last entry of a candidate; what was matched or rejected; the last entry of a
+    /// snapshot.
     pub index: Index,
     /// What the sender knows to be committed, as far as the receiver may use it.
     pub commit: Index,
@@ -108,7 +119,7 @@ pub struct Message {
     pub reject: bool,
     /// Where a rejecting follower's log may agree.
     pub reject_hint: Index,
-    /// The name of a read round, or the mark of a transfer.
+    /// The name of a read round, the mark of a transfer, or the encoded members as of a snapshot.
     pub context: Bytes,
     /// Entries that follow on `index`.
     pub entries: Vec<Entry>,
@@ -193,7 +204,7 @@ impl Message {
     fn from_header(input: usize, header: &Header<'_>, payloads: &mut Bytes) -> Result<Self, ConsensusError> {
         let refuse = |what| Err(undecodable(input, what));
         let Some(kind) = MessageKind::from_code(header.kind) else { return refuse("unknown kind of message") };
-        if header.context.len() > limits::MESSAGE_CONTEXT_BYTES_MAX {
+        if header.context.len() > kind.context_bytes_max() {
             return refuse("the context is too long");
         }
         if header.entries.len() > limits::APPEND_ENTRIES_MAX {
@@ -245,6 +256,11 @@ impl Message {
     }
 
     pub(super) fn from_raft(mut message: eraftpb::Message) -> Option<Self> {
+        if message.get_msg_type() == eraftpb::MessageType::MsgSnapshot {
+            let metadata = message.get_snapshot().get_metadata();
+            (message.index, message.log_term, message.context) =
+                (metadata.index, metadata.term, changes::members(metadata.get_conf_state()).encode());
+        }
         let entries = message.take_entries().into_iter().map(|entry| entry_from_raft(&entry)).collect();
         Some(Self {
             kind: MessageKind::from_raft(message.get_msg_type())?,
@@ -326,22 +342,29 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::entry::Members;
 
     pub(crate) fn any_message() -> impl Strategy<Value = Message> {
         let numbers = (0..5u64, 0..5u64, small(), small(), small(), small(), small(), small());
-        let entries = proptest::collection::vec((small(), proptest::collection::vec(any::<u8>(), 0..20)), 0..4);
+        let payload = prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| (EntryKind::Normal, bytes)),
+            2 => any_members().prop_map(|members| (EntryKind::JointConfiguration, members.encode().to_vec())),
+            1 => Just((EntryKind::JointConfiguration, Vec::new())),
+        ];
+        let entries = proptest::collection::vec((small(), payload), 0..4);
         let context = prop_oneof![
             4 => Just(Vec::new()),
             1 => proptest::collection::vec(any::<u8>(), 0..=limits::MESSAGE_CONTEXT_BYTES_MAX),
             1 => Just(b"CampaignTransfer".to_vec()),
+            2 => any_members().prop_map(|members| members.encode().to_vec()),
         ];
         (0..MessageKind::ALL.len(), numbers, any::<bool>(), context, entries).prop_map(
             |(kind, (to, from, term, log_term, index, commit, commit_term, hint), reject, context, entries)| {
                 let index = index.min(u64::MAX - 8);
-                let entry = |(at, (term, payload)): (usize, (u64, Vec<u8>))| Entry {
+                let entry = |(at, (term, (kind, payload))): (usize, (u64, (EntryKind, Vec<u8>)))| Entry {
                     index: Index(index + 1 + at as u64),
                     term: Term(term),
-                    kind: EntryKind::Normal,
+                    kind,
                     payload: payload.into(),
                 };
                 Message {
@@ -358,6 +381,18 @@ pub(super) mod tests {
                     context: context.into(),
                     entries: entries.into_iter().enumerate().map(entry).collect(),
                 }
+            },
+        )
+    }
+
+    /// Members of a few replicas, some of which cannot be.
+    fn any_members() -> impl Strategy<Value = Members> {
+        let ids = || proptest::collection::btree_set((1..5u64).prop_map(ReplicaId), 0..4);
+        (ids(), ids(), ids(), any::<bool>(), any::<bool>()).prop_map(
+            |(voters, outgoing, learners, joint, auto_leave)| {
+                let learners = learners.into_iter().filter(|id| !voters.contains(id) && !outgoing.contains(id));
+                let simple = Members::of(voters.clone(), learners);
+                if joint { Members { outgoing, auto_leave, ..simple } } else { simple }
             },
         )
     }

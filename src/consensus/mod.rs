@@ -7,11 +7,17 @@
 //! What it does not know: how entries reach a disk (`storage` does, it is told [`Effect::Persist`] and answers
 //! [`Event::Persisted`]), what a payload means, and which node a replica lives on.
 //!
-//! The members of a group are fixed when its replicas are created.
+//! Who belongs to a group is decided by its own log: a change ([`Event::Change`]) is an entry like any other and holds
+//! once it is committed and given out, on every replica at the same index ([`Effect::Members`]). A replica starts with
+//! the members as of its snapshot, finds the later ones in its log, and may start with none: then it follows and learns
+//! them. A leader whose log was trimmed offers the position of its snapshot to a follower that needs more
+//! ([`Effect::Offered`]); how the snapshot itself gets there is the callers' affair, and a replica is created anew from
+//! it. Nothing in here ever reads one.
 //!
 //! Watermarks, always: `trimmed <= evicted <= applied <= committed <= last`, and `applied <= persisted <= last`.
 //! Entries through `trimmed` are gone; those through `evicted` are only on the disk; the rest is in memory.
 
+mod changes;
 #[cfg(test)]
 mod golden;
 mod guard;
@@ -28,7 +34,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
-use crate::entry::{Entry, EntryKind, HardState, Position};
+use crate::entry::{Entry, EntryKind, HardState, Members, Position};
 use crate::id::{Index, ReplicaId, ShardId, Term};
 
 pub use message::{Message, MessageKind};
@@ -48,6 +54,14 @@ pub enum Event {
         ticket: u64,
         /// The bytes; at least one, at most `ENTRY_BYTES_MAX`.
         payload: Bytes,
+    },
+    /// Somebody wants another replica in the group, or one less. Answered by exactly one of a committed entry that
+    /// carries the ticket, [`Effect::Refused`] and [`Effect::Abandoned`].
+    Change {
+        /// The caller's name for the proposal, unique among those waiting.
+        ticket: u64,
+        /// What shall change.
+        change: Change,
     },
     /// The [`Effect::Persist`] of this number is durable. They come back in the order in which they were given out;
     /// another order is a programmer error.
@@ -73,10 +87,23 @@ pub enum Event {
     },
     /// Stand for election now instead of after a timeout; ignored unless this replica votes.
     Campaign,
-    /// A snapshot through this index is durable: the log may forget everything up to it.
-    Trim {
-        /// At most the applied index.
+    /// A snapshot through this index is durable here, with the members as of it. It is what followers are offered.
+    SnapshotWritten {
+        /// At most the applied index; an older one than before changes nothing.
         through: Index,
+    },
+    /// The log may forget everything up to this index.
+    Trim {
+        /// At most the index of the newest snapshot.
+        through: Index,
+    },
+    /// What came of the offer of a snapshot to this peer. An offer of which nothing is heard is made again after
+    /// `SNAPSHOT_OFFER_TICKS_MAX`.
+    SnapshotReport {
+        /// The peer.
+        peer: ReplicaId,
+        /// Whether it holds the snapshot now.
+        ok: bool,
     },
     /// Entries through this index need not stay in memory, the disk still has them.
     Evict {
@@ -122,6 +149,25 @@ pub enum Effect {
     Apply {
         /// Contiguous, never empty.
         entries: Vec<Committed>,
+    },
+    /// From this entry on these are the members. It comes before the [`Effect::Apply`] that begins with the entry: a
+    /// snapshot as of an earlier one has the members as they were before.
+    Members {
+        /// Who they are.
+        members: Members,
+        /// The entry that made them so.
+        index: Index,
+    },
+    /// The leader cannot help this replica by entries any more: fetch a snapshot at least this new, and create the
+    /// replica anew from it ([`Replica::install_hard_state`]). Said once for each leader and position; who fails to
+    /// fetch tries again by himself. Until then the replica goes on as it is.
+    Offered {
+        /// Who offers.
+        from: ReplicaId,
+        /// The last entry that the snapshot contains.
+        position: Position,
+        /// The members as of it; none where whoever made the snapshot did not know any yet. Then they are in the log.
+        members: Members,
     },
     /// The proposal was certainly not appended; it is safe to try elsewhere.
     Refused {
@@ -169,11 +215,6 @@ pub enum Effect {
         /// Payload bytes at which to stop; at least one entry.
         bytes_max: u64,
     },
-    /// This follower needs entries that were trimmed: only a snapshot helps it. Said once until it is helped.
-    NeedsSnapshot {
-        /// The follower.
-        peer: ReplicaId,
-    },
     /// The log was trimmed here: the disk may forget everything through it.
     Trimmed {
         /// The last entry that is gone.
@@ -190,10 +231,28 @@ pub struct Committed {
     pub term: Term,
     /// What the payload is for.
     pub kind: EntryKind,
-    /// The proposed bytes; empty for a leader's first entry.
+    /// The proposed bytes, or the encoded [`Members`]; empty for a leader's first entry, and where a joint
+    /// configuration is left.
     pub payload: Bytes,
     /// The ticket, if it was proposed here, in this term.
     pub ticket: Option<u64>,
+}
+
+/// A change of who belongs to a group. Each says what shall be so, and is [`Refusal::Nothing`] where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new replica follows.
+    AddLearner(ReplicaId),
+    /// A learner becomes a voter, and a replica that is to go is no member any more. With both, the old and the new
+    /// voters must agree for a while; the leader ends that by itself.
+    Replace {
+        /// Who becomes a voter.
+        add: Option<ReplicaId>,
+        /// Who goes; whether it is a member or not any more.
+        remove: Option<ReplicaId>,
+    },
+    /// A learner goes before it became a voter.
+    RemoveLearner(ReplicaId),
 }
 
 /// Why a proposal was not appended.
@@ -204,8 +263,21 @@ pub enum Refusal {
         /// Who does, if known.
         leader: Option<ReplicaId>,
     },
-    /// Too much waits to be committed.
+    /// Too much waits to be committed; for a change of members also: another is under way, or this leader is so new
+    /// that it has committed nothing yet.
     Busy,
+    /// The change asks for what is so already.
+    Nothing,
+    /// The change would leave nobody who votes.
+    NoVoters,
+    /// The change would remove the leader that is asked: hand leadership over first, then ask the next one.
+    RemovesLeader,
+    /// This replica is not what the change needs: one that becomes a voter must be a member and not go at once, one that
+    /// is removed as a learner must not vote, a new one needs an id above zero and a place below `MEMBERS_MAX`.
+    Unfit {
+        /// The replica.
+        id: ReplicaId,
+    },
     /// The payload is empty or larger than `ENTRY_BYTES_MAX`.
     Size {
         /// Its bytes.
@@ -231,7 +303,7 @@ pub enum ReadLoss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// It follows and never votes.
+    /// It follows and never stands for election: a learner, or no member, be it not yet or not any more.
     Learner,
     /// It follows a leader, or waits for one.
     Follower,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::message::tests::any_message;
-use super::world::{SHARD, World, id, payload};
+use super::world::{SHARD, Seat, World, id, payload};
 use super::*;
 use crate::entry::Recovered;
 use crate::id::{Boot, Incarnation};
@@ -138,7 +138,7 @@ fn a_group_restarts_from_its_disks_and_trimmed_logs() {
     world.tick(limits::HEARTBEAT_TICKS);
     for at in 1..=3 {
         let through = Index(at + 2);
-        world.step(id(at), Event::Trim { through });
+        world.trim(at, through);
         assert_eq!(world.replica(at).first_index(), Index(at + 3));
         assert_eq!(world.replica(at).position(through), Some(Position { index: through, term: Term(1) }));
         assert_eq!(world.replica(at).position(Index(at + 1)), None);
@@ -175,7 +175,8 @@ fn a_torn_write_of_a_new_term_starts_in_that_term_without_a_vote() {
         entries: vec![entry(1, 1), entry(2, 4)],
     };
     let mut world = World::new(3, 1);
-    world.start(id(2), disk, Vec::new());
+    let kept = (Index(0), Members::of([1, 2, 3].map(id), []));
+    world.start(id(2), disk, kept, Vec::new());
     assert_eq!(world.replica(2).term(), Term(4));
     assert_eq!(world.replica(2).committed(), Index(2));
     world.run();
@@ -199,30 +200,85 @@ fn a_log_that_cannot_be_is_refused() {
     assert_eq!(start((4, 2), vec![entry(5, 2)], 3), Err(Class::Fatal));
     assert_eq!(start((4, 2), vec![entry(5, 2)], 6), Err(Class::Fatal));
     assert_eq!(start((4, 0), vec![], 4), Err(Class::Fatal));
-    let strangers = ReplicaOptions { id: id(9), ..options(1) };
+    let twice = ReplicaOptions { members: Members::of([1, 2].map(id), [id(2)]), ..options(1) };
     assert!(matches!(
-        Replica::new(strangers, Recovered::default(), Index(0)),
+        Replica::new(twice, Recovered::default(), Index(0)),
         Err(ConsensusError::Options { shard: SHARD, .. })
     ));
 }
 
 #[test]
-fn a_learner_follows_and_never_stands() {
-    let mut learner =
-        Replica::new(ReplicaOptions { learners: vec![id(4)], id: id(4), ..options(4) }, Recovered::default(), Index(0))
-            .unwrap();
-    let mut effects = Vec::new();
-    assert_eq!(learner.role(), Role::Learner);
-    learner.step(Event::Campaign, &mut effects).unwrap();
-    for _ in 0..10 * limits::ELECTION_TICKS {
-        learner.step(Event::Tick, &mut effects).unwrap();
+fn who_does_not_vote_never_stands() {
+    for members in [Members::of([1, 2, 3].map(id), [id(4)]), Members::of([1, 2, 3].map(id), []), Members::default()] {
+        let options = ReplicaOptions { members, ..options(4) };
+        let mut learner = Replica::new(options, Recovered::default(), Index(0)).unwrap();
+        let mut effects = Vec::new();
+        assert_eq!(learner.role(), Role::Learner);
+        learner.step(Event::Campaign, &mut effects).unwrap();
+        for _ in 0..10 * limits::ELECTION_TICKS {
+            learner.step(Event::Tick, &mut effects).unwrap();
+        }
+        assert_eq!(effects, []);
     }
-    assert_eq!(effects, []);
+}
+
+#[test]
+fn a_leader_sees_which_of_its_peers_only_learns_and_how_far_it_is() {
+    let mut world = World::led();
+    world.join(4);
+    world.change(1, 7, Change::AddLearner(id(4)));
+    world.run();
+    assert_eq!(world.seat(1).answered(7), Some(Index(2)));
+    let members = Members::of([1, 2, 3].map(id), [id(4)]);
+    assert_eq!(world.replica(1).members(), &members);
+    assert_eq!(world.replica(1).members_at(Index(1)), Some(&Members::of([1, 2, 3].map(id), [])));
+    assert_eq!(world.replica(1).members_at(Index(2)), Some(&members));
+    let peers = world.replica(1).peers();
+    assert_eq!(
+        peers.iter().map(|peer| (peer.id.0, peer.learner)).collect::<Vec<_>>(),
+        [(2, false), (3, false), (4, true)]
+    );
+    assert!(peers.iter().all(|peer| (peer.matched, peer.next) == (Index(2), Index(3))));
+}
+
+#[test]
+fn a_change_is_given_up_with_the_leadership() {
+    let mut world = World::led();
+    world.isolate(1);
+    world.change(1, 7, Change::AddLearner(id(4)));
+    world.tick(3 * limits::ELECTION_TICKS);
+    assert!(world.seat(1).notices.contains(&Effect::Abandoned { ticket: 7 }));
+    world.heal();
+    world.tick(3 * limits::ELECTION_TICKS);
+    assert_eq!(world.replica(1).members(), &Members::of([1, 2, 3].map(id), []));
+}
+
+#[test]
+fn a_snapshot_is_not_installed_over_what_was_received_since() {
+    let mut world = World::led();
+    world.isolate(3);
+    world.propose(1, 1, "one");
+    world.propose(1, 2, "two");
+    world.run();
+    world.trim(1, Index(2));
+    world.heal();
+    world.tick(2 * limits::HEARTBEAT_TICKS);
+    let position = Position { index: Index(2), term: Term(1) };
+    let before = HardState { term: Term(1), vote: Some(id(1)), commit: Index(2) };
+    assert_eq!(world.replica(3).install_hard_state(position), Some(before));
+    let later = Position { index: Index(9), term: Term(4) };
+    let after = HardState { term: Term(4), vote: None, commit: Index(9) };
+    assert_eq!(world.replica(3).install_hard_state(later), Some(after));
+    // Another leader still has all of the log.
+    world.isolate(1);
+    world.tick(4 * limits::ELECTION_TICKS);
+    assert_eq!(world.replica(3).committed(), Index(4));
+    assert_eq!(world.replica(3).install_hard_state(position), None);
 }
 
 #[test]
 fn a_sole_voter_speaks_to_learners_only_in_a_durable_term() {
-    let options = ReplicaOptions { voters: vec![id(1)], learners: vec![id(2)], ..options(1) };
+    let options = ReplicaOptions { members: Members::of([id(1)], [id(2)]), ..options(1) };
     let mut replica = Replica::new(options, Recovered::default(), Index(0)).unwrap();
     let mut effects = Vec::new();
     replica.step(Event::Campaign, &mut effects).unwrap();
@@ -262,8 +318,7 @@ fn options(id_: u64) -> ReplicaOptions {
     ReplicaOptions {
         shard: SHARD,
         id: id(id_),
-        voters: vec![id(1), id(2), id(3)],
-        learners: Vec::new(),
+        members: Members::of([1, 2, 3].map(id), []),
         boot: Boot(1),
         incarnation: Incarnation(1),
         seed: 1,
@@ -278,9 +333,21 @@ enum Poke {
     Campaign,
     Propose,
     Read,
+    Change(Change),
+    Report(bool),
     Persist,
     Evict,
     Trim,
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let someone = || (0..6_u64).prop_map(ReplicaId);
+    let maybe = || proptest::option::of(someone());
+    prop_oneof![
+        2 => someone().prop_map(Change::AddLearner),
+        3 => (maybe(), maybe()).prop_map(|(add, remove)| Change::Replace { add, remove }),
+        1 => someone().prop_map(Change::RemoveLearner),
+    ]
 }
 
 fn any_poke() -> impl Strategy<Value = Poke> {
@@ -290,6 +357,8 @@ fn any_poke() -> impl Strategy<Value = Poke> {
         1 => Just(Poke::Campaign),
         1 => Just(Poke::Propose),
         1 => Just(Poke::Read),
+        1 => any_change().prop_map(Poke::Change),
+        1 => any::<bool>().prop_map(Poke::Report),
         4 => Just(Poke::Persist),
         1 => Just(Poke::Evict),
         1 => Just(Poke::Trim),
@@ -307,12 +376,17 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
         Poke::Campaign => Event::Campaign,
         Poke::Propose => Event::Propose { ticket: 1, payload: payload("own") },
         Poke::Read => Event::Read { ticket: 1 },
+        Poke::Change(change) => Event::Change { ticket: 2, change },
+        Poke::Report(ok) => Event::SnapshotReport { peer: id(2), ok },
         Poke::Persist => match writes.pop_front() {
             Some(number) => Event::Persisted { number },
             None => return,
         },
         Poke::Evict => Event::Evict { through: replica.applied() },
-        Poke::Trim => Event::Trim { through: replica.applied() },
+        Poke::Trim => {
+            replica.step(Event::SnapshotWritten { through: replica.applied() }, &mut Vec::new()).unwrap();
+            Event::Trim { through: replica.applied() }
+        }
     };
     let mut effects = Vec::new();
     if let Err(error) = replica.step(event, &mut effects) {
@@ -331,6 +405,50 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
     }
 }
 
+/// One of the things that may happen to a group of up to seven replicas.
+fn unrest(world: &mut World, ticket: u64, (what, one, other, records): (u8, u64, u64, usize)) {
+    let leads = |seat: &Seat| seat.replica.as_ref().is_some_and(|replica| replica.role() == Role::Leader);
+    let leader = world.seats.iter().find(|(_, seat)| leads(seat)).map(|(at, _)| at.0);
+    let at = world.everybody()[one as usize % world.seats.len()].0;
+    match what {
+        0..5 => world.tick(3),
+        5 => world.isolate(at),
+        6 => world.heal(),
+        7 => {
+            world.kill(at);
+            world.restart(at);
+        }
+        8 => world.seat(at).stuck ^= true,
+        9 => drop(world.wire.pop_front()),
+        10 if !world.seat(at).writes.is_empty() => {
+            world.tear(at, records);
+            world.restart(at);
+        }
+        11 | 12 => {
+            let through = Index(world.replica(at).applied().0.saturating_sub(records as u64));
+            let kept = world.seats[&id(at)].kept.0;
+            world.trim(at, through.max(kept));
+        }
+        13 => install(world, at, records > 0),
+        14 if !world.seats.contains_key(&id(one)) => world.join(one),
+        15 | 16 => world.change(leader.unwrap_or(at), ticket, Change::AddLearner(id(one))),
+        17..20 => {
+            let maybe = |number: u64| (number > 0).then_some(id(number));
+            let change = Change::Replace { add: maybe(one), remove: maybe(other) };
+            world.change(leader.unwrap_or(at), ticket, change);
+        }
+        20 => world.change(leader.unwrap_or(at), ticket, Change::RemoveLearner(id(one))),
+        _ => world.propose(leader.unwrap_or(at), ticket, &format!("entry {ticket}")),
+    }
+}
+
+/// Installs the snapshot that a replica was offered, if it was, and tells who offered it.
+fn install(world: &mut World, at: u64, ok: bool) {
+    if let Some(from) = world.install(at) {
+        world.step(from, Event::SnapshotReport { peer: id(at), ok });
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -338,7 +456,7 @@ proptest! {
     fn no_message_makes_a_replica_panic(pokes in proptest::collection::vec(any_poke(), 1..120), single: bool) {
         let mut options = options(1);
         if single {
-            (options.voters, options.learners) = (vec![id(1)], vec![id(2)]);
+            options.members = Members::of([id(1)], [id(2)]);
         }
         let mut replica = Replica::new(options, Recovered::default(), Index(0)).unwrap();
         let mut writes = VecDeque::new();
@@ -377,5 +495,39 @@ proptest! {
         let all: BTreeSet<usize> = world.seats.values().map(|seat| seat.applied.len()).collect();
         prop_assert_eq!(all.len(), 1);
         prop_assert!(world.seat(leader).answered(u64::MAX).is_some());
+    }
+
+    #[test]
+    fn a_group_agrees_whatever_changes_and_whatever_is_lost(
+        steps in proptest::collection::vec((0..24_u8, 1..8_u64, 0..8_u64, 0..4_usize), 1..120),
+        seed: u64,
+    ) {
+        let mut world = World::new(3, seed);
+        for (ticket, (what, one, other, records)) in steps.into_iter().enumerate() {
+            unrest(&mut world, ticket as u64, (what, one, other, records));
+        }
+        world.heal();
+        for late in (1..8).filter(|at| !world.seats.contains_key(&id(*at))).collect::<Vec<_>>() {
+            world.join(late);
+        }
+        for seat in world.seats.values_mut() {
+            seat.stuck = false;
+        }
+        for _ in 0..12 {
+            world.tick(2 * limits::ELECTION_TICKS);
+            for at in world.everybody() {
+                install(&mut world, at.0, true);
+            }
+        }
+        let leader = world.leader();
+        world.propose(leader, u64::MAX, "last");
+        world.run();
+        world.tick(limits::HEARTBEAT_TICKS);
+        prop_assert!(world.seat(leader).answered(u64::MAX).is_some());
+        let members = world.replica(leader).members().clone();
+        prop_assert!(!members.is_joint());
+        prop_assert_eq!(Some(&members), world.configurations.values().next_back());
+        let applied: BTreeSet<usize> = members.all().iter().map(|at| world.seats[at].applied.len()).collect();
+        prop_assert_eq!(applied.len(), 1);
     }
 }

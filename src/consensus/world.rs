@@ -28,6 +28,10 @@ pub(super) struct Seat {
     /// The disk is stuck: writes and fetches wait.
     pub(super) stuck: bool,
     pub(super) fetches: VecDeque<Effect>,
+    /// The newest snapshot: the last entry in it and the members as of it.
+    pub(super) kept: (Index, Members),
+    /// The snapshot it was offered last.
+    pub(super) offered: Option<(ReplicaId, Position, Members)>,
     pub(super) applied: Vec<Committed>,
     pub(super) notices: Vec<Effect>,
 }
@@ -70,8 +74,6 @@ impl Seat {
 }
 
 pub(super) struct World {
-    voters: Vec<ReplicaId>,
-    learners: Vec<ReplicaId>,
     pub(super) seats: BTreeMap<ReplicaId, Seat>,
     pub(super) wire: VecDeque<Message>,
     /// Links on which every message is lost, by sender and receiver.
@@ -84,6 +86,10 @@ pub(super) struct World {
     seed: u64,
     boots: u64,
     leaders: BTreeMap<Term, ReplicaId>,
+    /// Every entry that anybody applied; the one at each index is the same for all, for ever.
+    history: BTreeMap<Index, Committed>,
+    /// The members from each of these entries on, as whoever came there first said.
+    pub(super) configurations: BTreeMap<Index, Members>,
 }
 
 impl World {
@@ -94,8 +100,6 @@ impl World {
     /// So many voters, then so many learners.
     pub(super) fn tuned(voters: u64, learners: u64, seed: u64, knobs: Knobs) -> Self {
         let mut world = Self {
-            voters: (1..=voters).map(id).collect(),
-            learners: (voters + 1..=voters + learners).map(id).collect(),
             seats: BTreeMap::new(),
             wire: VecDeque::new(),
             cut: BTreeSet::new(),
@@ -105,15 +109,26 @@ impl World {
             seed,
             boots: 0,
             leaders: BTreeMap::new(),
+            history: BTreeMap::new(),
+            configurations: BTreeMap::new(),
         };
-        for member in world.members() {
-            world.start(member, Recovered::default(), Vec::new());
+        let members = Members::of((1..=voters).map(id), (voters + 1..=voters + learners).map(id));
+        for member in members.all() {
+            world.start(member, Recovered::default(), (Index(0), members.clone()), Vec::new());
         }
+        world.configurations.insert(Index(0), members);
         world
     }
 
-    pub(super) fn members(&self) -> Vec<ReplicaId> {
-        self.voters.iter().chain(&self.learners).copied().collect()
+    /// Every replica there is or was.
+    pub(super) fn everybody(&self) -> Vec<ReplicaId> {
+        self.seats.keys().copied().collect()
+    }
+
+    /// A new replica, which knows nobody.
+    pub(super) fn join(&mut self, at: u64) {
+        assert!(!self.seats.contains_key(&id(at)), "a replica id is never used twice");
+        self.start(id(at), Recovered::default(), (Index(0), Members::default()), Vec::new());
     }
 
     /// Three replicas of which the first leads and has committed its first entry.
@@ -125,25 +140,26 @@ impl World {
         world
     }
 
-    pub(super) fn start(&mut self, at: ReplicaId, disk: Recovered, applied: Vec<Committed>) {
+    pub(super) fn start(&mut self, at: ReplicaId, disk: Recovered, kept: (Index, Members), applied: Vec<Committed>) {
         self.boots += 1;
         let options = ReplicaOptions {
             shard: SHARD,
             id: at,
-            voters: self.voters.clone(),
-            learners: self.learners.clone(),
+            members: kept.1.clone(),
             boot: Boot(self.boots),
             incarnation: Incarnation(1),
             seed: self.seed,
             knobs: self.knobs,
         };
-        let replica = Replica::new(options, disk.clone(), disk.trimmed.index).unwrap();
+        let replica = Replica::new(options, disk.clone(), kept.0).unwrap();
         let seat = Seat {
             replica: Some(replica),
             disk,
             writes: VecDeque::new(),
             stuck: false,
             fetches: VecDeque::new(),
+            kept,
+            offered: None,
             applied,
             notices: Vec::new(),
         };
@@ -161,12 +177,39 @@ impl World {
         seat.replica = None;
     }
 
-    /// Starts a killed replica from what reached its disk; its state machine has what was trimmed.
+    /// Starts a killed replica from what reached its disk; its state machine has what is in its snapshot.
     pub(super) fn restart(&mut self, at: u64) {
         let seat = self.seats.remove(&id(at)).unwrap();
-        let trimmed = seat.disk.trimmed.index;
-        let applied = seat.applied.into_iter().filter(|entry| entry.index <= trimmed).collect();
-        self.start(id(at), seat.disk, applied);
+        let applied = seat.applied.into_iter().filter(|entry| entry.index <= seat.kept.0).collect();
+        self.start(id(at), seat.disk, seat.kept, applied);
+    }
+
+    /// A snapshot through an entry, durable at once.
+    pub(super) fn snapshot(&mut self, at: u64, through: Index) {
+        let members = self.replica(at).members_at(through).cloned();
+        if let Some(members) = members.filter(|_| through >= self.seats[&id(at)].kept.0) {
+            self.seat(at).kept = (through, members);
+        }
+        self.step(id(at), Event::SnapshotWritten { through });
+    }
+
+    /// A snapshot through an entry, and the log through it goes.
+    pub(super) fn trim(&mut self, at: u64, through: Index) {
+        self.snapshot(at, through);
+        self.step(id(at), Event::Trim { through });
+    }
+
+    /// Puts the snapshot that a replica was offered in the place of all it has, if it still needs it, and starts it
+    /// anew. Says who offered it.
+    pub(super) fn install(&mut self, at: u64) -> Option<ReplicaId> {
+        let (from, position, members) = self.seat(at).offered.take()?;
+        let hard_state = self.replica(at).install_hard_state(position);
+        if let Some(hard_state) = hard_state {
+            let disk = Recovered { hard_state, trimmed: position, entries: Vec::new() };
+            let applied = self.history.range(..=position.index).map(|(_, entry)| entry.clone()).collect();
+            self.start(id(at), disk, (position.index, members), applied);
+        }
+        Some(from)
     }
 
     pub(super) fn replica(&self, at: u64) -> &Replica {
@@ -183,11 +226,11 @@ impl World {
 
     /// Gives an event to a replica, if it lives, and carries out the effects, but for writes and fetches, which wait.
     pub(super) fn try_step(&mut self, at: ReplicaId, event: Event) -> Result<(), ConsensusError> {
-        let seat = self.seats.get_mut(&at).unwrap();
+        let Some(seat) = self.seats.get_mut(&at) else { return Ok(()) };
         let Some(replica) = &mut seat.replica else { return Ok(()) };
         let mut effects = Vec::new();
         let outcome = replica.step(event, &mut effects);
-        let mut applied = None;
+        let (mut applied, mut fresh) = (None, Vec::new());
         for effect in effects {
             self.trace.push((at, effect.clone()));
             match effect {
@@ -206,8 +249,23 @@ impl World {
                     let next = seat.applied.len() as u64 + 1;
                     assert_eq!(entries[0].index, Index(next), "{at} applies out of order");
                     applied = entries.last().map(|entry| entry.index);
+                    for entry in &entries {
+                        let bare = Committed { ticket: None, ..entry.clone() };
+                        let first = self.history.entry(entry.index).or_insert_with(|| {
+                            fresh.push((entry.index, entry.term));
+                            bare.clone()
+                        });
+                        assert_eq!(*first, bare, "{at} applies another entry than others before it");
+                    }
                     seat.applied.extend(entries);
                 }
+                Effect::Members { members, index } => {
+                    let next = seat.applied.len() as u64 + 1;
+                    assert_eq!(index, Index(next), "{at} does not say who the members are before the entry");
+                    let first = self.configurations.entry(index).or_insert_with(|| members.clone());
+                    assert_eq!(*first, members, "{at} goes over to other members at {index}");
+                }
+                Effect::Offered { from, position, members } => seat.offered = Some((from, position, members)),
                 Effect::Trimmed { position } => {
                     seat.disk.trimmed = position;
                     seat.disk.entries.retain(|entry| entry.index > position.index);
@@ -216,9 +274,11 @@ impl World {
                 | Effect::Abandoned { .. }
                 | Effect::ReadReady { .. }
                 | Effect::ReadLost { .. }
-                | Effect::Role { .. }
-                | Effect::NeedsSnapshot { .. } => seat.notices.push(effect),
+                | Effect::Role { .. } => seat.notices.push(effect),
             }
+        }
+        for (index, term) in fresh {
+            assert!(self.is_durable(index, term), "{at} applies {index}, which no quorum has");
         }
         if let Some(through) = applied {
             self.step(at, Event::Applied { through });
@@ -227,7 +287,22 @@ impl World {
         outcome
     }
 
-    /// The watermarks are in order, a term has one leader, and nobody applied another entry at the same index.
+    /// Whether a quorum has an entry on its disks. A leader commits by the members of what it has applied, which may be
+    /// those of one change before the last that precedes the entry.
+    fn is_durable(&self, index: Index, term: Term) -> bool {
+        let has = |voter: &&ReplicaId| {
+            self.seats.get(voter).is_some_and(|seat| {
+                let holds = |entry: &Entry| (entry.index, entry.term) == (index, term);
+                seat.disk.trimmed.index >= index || seat.disk.entries.iter().any(holds)
+            })
+        };
+        let majority =
+            |voters: &BTreeSet<ReplicaId>| voters.is_empty() || voters.iter().filter(has).count() > voters.len() / 2;
+        let mut before = self.configurations.range(..index).rev().take(2).map(|(_, members)| members);
+        before.any(|members| majority(&members.voters) && majority(&members.outgoing))
+    }
+
+    /// The watermarks are in order, a term has one leader, and everybody has the members of what he applied.
     fn check(&mut self, at: ReplicaId) {
         let seat = &self.seats[&at];
         let status = seat.replica.as_ref().unwrap().status();
@@ -238,11 +313,9 @@ impl World {
             let leader = *self.leaders.entry(status.term).or_insert(at);
             assert_eq!(leader, at, "two lead in term {}", status.term);
         }
-        for other in self.seats.values() {
-            for (one, two) in seat.applied.iter().zip(&other.applied).rev().take(8) {
-                assert_eq!((one.term, &one.payload), (two.term, &two.payload), "index {}", one.index);
-            }
-        }
+        let known = self.configurations.range(..=status.applied).next_back().map(|(_, members)| members);
+        let newcomer = seat.kept.1.is_empty() && status.members.is_empty();
+        assert!(newcomer || known == Some(&status.members), "{at} has the members {:?}", status.members);
     }
 
     pub(super) fn connected(&self, message: &Message) -> bool {
@@ -257,12 +330,12 @@ impl World {
     }
 
     pub(super) fn isolate(&mut self, at: u64) {
-        let others: Vec<_> = self.members().into_iter().filter(|other| *other != id(at)).collect();
+        let others: Vec<_> = self.everybody().into_iter().filter(|other| *other != id(at)).collect();
         self.part(&[id(at)], &others);
     }
 
     fn is_isolated(&self, at: ReplicaId) -> bool {
-        self.members().into_iter().all(|other| other == at || self.cut.contains(&(at, other)))
+        self.everybody().into_iter().all(|other| other == at || self.cut.contains(&(at, other)))
     }
 
     pub(super) fn heal(&mut self) {
@@ -296,11 +369,15 @@ impl World {
     /// Lets ticks pass everywhere; the group comes to rest after each.
     pub(super) fn tick(&mut self, ticks: usize) {
         for _ in 0..ticks {
-            for at in self.members() {
+            for at in self.everybody() {
                 self.step(at, Event::Tick);
             }
             self.run();
         }
+    }
+
+    pub(super) fn change(&mut self, at: u64, ticket: u64, change: Change) {
+        self.step(id(at), Event::Change { ticket, change });
     }
 
     pub(super) fn propose(&mut self, at: u64, ticket: u64, text: &str) {

@@ -20,7 +20,11 @@
 //! | `pass N` | N ticks, everything delivered and persisted after each |
 //! | `run` | delivers and persists until nothing moves |
 //! | `lead R` | R is elected and everybody hears of it; shows nothing |
-//! | `campaign R`, `transfer R TO`, `trim R I`, `evict R I` | the events of these names; `I` is included |
+//! | `campaign R`, `transfer R TO`, `evict R I` | the events of these names; `I` is included |
+//! | `snapshot R I`, `trim R I` | R has a snapshot through I; and lets the log through it go |
+//! | `join R` | starts a replica that knows nobody |
+//! | `add R ID`, `forget R ID`, `replace R [add=ID] [remove=ID]` | asks R for a learner more or less, or other voters |
+//! | `install R`, `report R PEER ok\|failed` | R starts anew from the snapshot it was offered; R hears what PEER did |
 //! | `propose R NAME [bytes=N] [times=N]`, `read R NAME [times=N]` | the name is the payload too, unless bytes are given |
 //! | `deliver [A->B] [KIND] [first\|last]` | each message in flight now, once, in order; of one link, of one kind |
 //! | `drop ..`, `repeat ..` | loses them; sends each a second time, behind all others |
@@ -31,9 +35,10 @@
 //! | `stuck R` | from now on `run` and `pass` leave the disk of R alone |
 //! | `crash R`, `restart R` | what was not durable is lost; it starts from its disk |
 //! | `tear R N` | R crashes in its oldest write: of hard state, truncation and each entry the first N records stay |
-//! | `status [R..]`, `disk R`, `wire` | shows watermarks, what is durable, what is in flight |
+//! | `status [R..]`, `members [R..]`, `disk R`, `wire` | shows watermarks, who belongs, what is durable, what is in flight |
 //!
-//! `run` and `pass` leave out messages and writes. An entry is written `index@term payload`, `-` for an empty one.
+//! `run` and `pass` leave out messages and writes. An entry is written `index@term payload`, `-` for an empty one; one that
+//! changes the members as `index@term {voters, from outgoing, learners ..}`.
 
 mod show;
 mod stage;

@@ -1,5 +1,7 @@
 //! What replicas do and hold, in a line each. It does not know scripts.
 
+use std::collections::BTreeSet;
+
 use super::super::*;
 use crate::entry::Recovered;
 use crate::limits;
@@ -15,8 +17,31 @@ fn payload(bytes: &Bytes) -> String {
     }
 }
 
+fn ids(ids: &BTreeSet<ReplicaId>) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// `{voters, from outgoing, then learners_next, learners ..}`, without what is empty.
+pub(super) fn members(members: &Members) -> String {
+    let Members { voters, outgoing, learners, learners_next, .. } = members;
+    let named = |name: &str, set| format!("{name}{}", ids(set));
+    let sets = [("", voters), ("from ", outgoing), ("learners ", learners), ("learners then ", learners_next)];
+    let shown: Vec<_> = sets.iter().filter(|(_, set)| !set.is_empty()).map(|(name, set)| named(name, set)).collect();
+    format!("{{{}}}", if shown.is_empty() { "nobody".to_owned() } else { shown.join(", ") })
+}
+
+fn said(kind: EntryKind, bytes: &Bytes) -> String {
+    match kind {
+        EntryKind::Normal => payload(bytes),
+        EntryKind::JointConfiguration if bytes.is_empty() => "{leave}".to_owned(),
+        EntryKind::Configuration | EntryKind::JointConfiguration => {
+            Members::decode(bytes).map_or_else(|_| payload(bytes), |decoded| members(&decoded))
+        }
+    }
+}
+
 fn entries(entries: &[Entry]) -> String {
-    let one = |entry: &Entry| format!("{}@{} {}", entry.index, entry.term, payload(&entry.payload));
+    let one = |entry: &Entry| format!("{}@{} {}", entry.index, entry.term, said(entry.kind, &entry.payload));
     entries.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
@@ -34,7 +59,7 @@ pub(super) fn disk(at: ReplicaId, disk: &Recovered) -> String {
     format!("{at} holds {}", parts.join("; "))
 }
 
-pub(super) const KINDS: [MessageKind; 9] = [
+pub(super) const KINDS: [MessageKind; 10] = [
     MessageKind::Append,
     MessageKind::AppendResponse,
     MessageKind::RequestVote,
@@ -44,6 +69,7 @@ pub(super) const KINDS: [MessageKind; 9] = [
     MessageKind::TimeoutNow,
     MessageKind::RequestPreVote,
     MessageKind::RequestPreVoteResponse,
+    MessageKind::Snapshot,
 ];
 
 pub(super) fn kind(kind: MessageKind) -> &'static str {
@@ -57,6 +83,7 @@ pub(super) fn kind(kind: MessageKind) -> &'static str {
         MessageKind::TimeoutNow => "stand-now",
         MessageKind::RequestPreVote => "pre-vote?",
         MessageKind::RequestPreVoteResponse => "pre-vote!",
+        MessageKind::Snapshot => "snapshot",
     }
 }
 
@@ -74,7 +101,7 @@ fn round(context: &[u8]) -> String {
 pub(super) fn message(message: &Message) -> String {
     let Message { kind: which, from, to, term, log_term, index, commit, commit_term, reject, reject_hint, .. } =
         message;
-    let context = round(&message.context);
+    let context = if *which == MessageKind::Snapshot { String::new() } else { round(&message.context) };
     let said = match which {
         MessageKind::Append if message.entries.is_empty() => format!(" after {index}@{log_term}; commit {commit}"),
         MessageKind::Append => {
@@ -94,6 +121,11 @@ pub(super) fn message(message: &Message) -> String {
         MessageKind::Heartbeat => format!("; commit {commit}"),
         MessageKind::HeartbeatResponse => format!("; commit {commit}"),
         MessageKind::TimeoutNow => String::new(),
+        MessageKind::Snapshot => {
+            let decoded = Members::decode(&message.context);
+            let shown = decoded.map_or_else(|_| payload(&message.context), |decoded| members(&decoded));
+            format!(" through {index}@{log_term} {shown}")
+        }
     };
     format!("{from}->{to} {} t{term}{said}{context}", kind(*which))
 }
@@ -128,7 +160,7 @@ pub(super) fn effect(at: ReplicaId, effect: &Effect, names: Names<'_>) -> String
         Effect::Apply { entries } => {
             let one = |entry: &Committed| {
                 let answers = entry.ticket.map_or(String::new(), |ticket| format!(" (answers {})", names(ticket)));
-                format!("{}@{} {}{answers}", entry.index, entry.term, payload(&entry.payload))
+                format!("{}@{} {}{answers}", entry.index, entry.term, said(entry.kind, &entry.payload))
             };
             format!("{at} applies {}", entries.iter().map(one).collect::<Vec<_>>().join(", "))
         }
@@ -136,6 +168,10 @@ pub(super) fn effect(at: ReplicaId, effect: &Effect, names: Names<'_>) -> String
             let why = match why {
                 Refusal::NotLeader { leader: known } => format!("it does not lead, {}", leader(*known)),
                 Refusal::Busy => "too much waits".to_owned(),
+                Refusal::Nothing => "it is so already".to_owned(),
+                Refusal::NoVoters => "nobody would vote".to_owned(),
+                Refusal::RemovesLeader => "it leads".to_owned(),
+                Refusal::Unfit { id } => format!("{id} is not what that needs"),
                 Refusal::Size { bytes } => format!("{bytes} bytes"),
             };
             format!("{at} refuses {}: {why}", names(*ticket))
@@ -157,7 +193,11 @@ pub(super) fn effect(at: ReplicaId, effect: &Effect, names: Names<'_>) -> String
         Effect::Fetch { number, from, through, bytes_max } => {
             format!("{at} fetches #{number}: {from} to {through}, at most {bytes_max} bytes")
         }
-        Effect::NeedsSnapshot { peer } => format!("{at} says that {peer} needs a snapshot"),
+        Effect::Members { members: now, index } => format!("{at} has the members {} from {index} on", members(now)),
+        Effect::Offered { from, position, members: then } => {
+            let Position { index, term } = position;
+            format!("{at} is offered a snapshot by {from} through {index}@{term} {}", members(then))
+        }
         Effect::Trimmed { position } => format!("{at} trims through {}@{}", position.index, position.term),
     }
 }

@@ -120,7 +120,11 @@ impl Stage {
             "lead" => self.lead(&words),
             "campaign" => self.step(words.number(1)?, Event::Campaign),
             "transfer" => self.step(words.number(1)?, Event::Transfer { to: id(words.number(2)?) }),
-            "trim" => self.step(words.number(1)?, Event::Trim { through: Index(words.number(2)?) }),
+            "snapshot" | "trim" => self.keep(&words),
+            "join" => self.join(&words),
+            "install" => self.install(&words),
+            "report" => self.report(&words),
+            "add" | "replace" | "forget" => self.change(&words),
             "evict" => self.step(words.number(1)?, Event::Evict { through: Index(words.number(2)?) }),
             "propose" | "read" => self.ask(&words),
             "deliver" | "drop" | "repeat" => self.carry(&words),
@@ -130,7 +134,7 @@ impl Stage {
             "fetched" => self.fetched(&words),
             "stuck" => self.stick(&words),
             "crash" | "tear" | "restart" => self.live(&words),
-            "status" | "disk" | "wire" => self.show(&words),
+            "status" | "members" | "disk" | "wire" => self.show(&words),
             other => Err(format!("no command is called `{other}`")),
         }
     }
@@ -189,7 +193,7 @@ impl Stage {
 
     fn tick(&mut self, words: &Words<'_>) -> Told {
         let all = words.word(1)? == "all";
-        let at = if all { self.world()?.members() } else { vec![id(words.number(1)?)] };
+        let at = if all { self.world()?.everybody() } else { vec![id(words.number(1)?)] };
         let ticks = if words.plain.len() > 2 { words.number(2)? } else { 1 };
         let mut told = Vec::new();
         for _ in 0..ticks {
@@ -214,6 +218,47 @@ impl Stage {
             told.extend(self.step(at, event)?);
         }
         Ok(told)
+    }
+
+    fn keep(&mut self, words: &Words<'_>) -> Told {
+        let (at, through) = (words.number(1)?, Index(words.number(2)?));
+        let world = self.world()?;
+        if words.word(0)? == "trim" {
+            world.trim(at, through)
+        } else {
+            world.snapshot(at, through)
+        }
+        self.told(|_| false)
+    }
+
+    fn join(&mut self, words: &Words<'_>) -> Told {
+        self.world()?.join(words.number(1)?);
+        Ok(Vec::new())
+    }
+
+    fn install(&mut self, words: &Words<'_>) -> Told {
+        let at = words.number(1)?;
+        let world = self.world()?;
+        world.install(at).ok_or("it was offered nothing")?;
+        Ok(vec![show::status(&world.replica(at).status()), show::disk(id(at), &world.seat(at).disk)])
+    }
+
+    fn report(&mut self, words: &Words<'_>) -> Told {
+        let ok = words.word(3)? == "ok";
+        self.step(words.number(1)?, Event::SnapshotReport { peer: id(words.number(2)?), ok })
+    }
+
+    fn change(&mut self, words: &Words<'_>) -> Told {
+        let at = words.number(1)?;
+        let named = |name| words.named.get(name).map(|value| number(value).map(id)).transpose();
+        let change = match words.word(0)? {
+            "add" => Change::AddLearner(id(words.number(2)?)),
+            "forget" => Change::RemoveLearner(id(words.number(2)?)),
+            _ => Change::Replace { add: named("add")?, remove: named("remove")? },
+        };
+        let ticket = self.names.len() as u64 + 1;
+        self.names.insert(ticket, words.word(0)?.to_owned());
+        self.step(at, Event::Change { ticket, change })
     }
 
     fn carry(&mut self, words: &Words<'_>) -> Told {
@@ -274,14 +319,22 @@ impl Stage {
         };
         for entry in words.named.get("entries").into_iter().flat_map(|entries| entries.split(',')) {
             let (index, term) = entry.split_once('@').ok_or("entries are index@term")?;
-            let kind = if term.ends_with('!') { EntryKind::Configuration } else { EntryKind::Normal };
-            let term = Term(number(term.trim_end_matches('!'))?);
+            let kind = match term.chars().last() {
+                Some('!') => EntryKind::Configuration,
+                Some('?') => EntryKind::JointConfiguration,
+                Some(_) | None => EntryKind::Normal,
+            };
+            let term = Term(number(term.trim_end_matches(['!', '?']))?);
             message.entries.push(Entry {
                 index: Index(number(index)?),
                 term,
                 kind,
                 payload: Bytes::from_static(b"forged"),
             });
+        }
+        if let Some(voters) = words.named.get("members") {
+            let voters: Result<Vec<u64>, String> = voters.split(',').map(number).collect();
+            message.context = Members::of(voters?.into_iter().map(id), []).encode();
         }
         let at = words.named("at", to.0)?;
         let shown = show::message(&message);
@@ -356,9 +409,11 @@ impl Stage {
             "disk" => Ok(vec![show::disk(id(words.number(1)?), &world.seat(words.number(1)?).disk)]),
             _ => {
                 let named: Result<Vec<_>, String> = words.plain[1..].iter().map(|word| number(word)).collect();
-                let all = world.members().iter().map(|member| member.0).collect();
+                let all = world.everybody().iter().map(|replica| replica.0).collect();
                 let which = Some(named?).filter(|named| !named.is_empty()).unwrap_or(all);
+                let only_members = words.word(0)? == "members";
                 let one = |at: &u64| match &world.seats[&id(*at)].replica {
+                    Some(replica) if only_members => format!("{at} knows {}", show::members(replica.members())),
                     Some(replica) => show::status(&replica.status()),
                     None => format!("{at} is down"),
                 };

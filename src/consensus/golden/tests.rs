@@ -96,6 +96,16 @@ scripts! {
     an_entry_that_only_the_others_have_outlives_its_leader
     a_torn_write_leaves_nothing_that_was_answered
     a_torn_write_commits_nothing_that_it_would_have_cut
+    a_learner_is_added_and_catches_up
+    a_replica_is_replaced_by_a_joint_change
+    a_leader_does_not_remove_itself
+    one_change_of_members_at_a_time
+    a_new_replica_learns_from_the_log_who_there_is
+    a_follower_starts_anew_from_a_snapshot
+    an_offer_of_which_nothing_is_heard_is_made_again
+    a_restart_in_the_middle_of_a_joint_configuration
+    a_removed_replica_that_returns_disturbs_nobody
+    a_leader_that_inherits_its_removal_resigns
 }
 
 #[test]

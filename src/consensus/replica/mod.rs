@@ -10,152 +10,31 @@
 //!
 //! A commit index alone is never written: it is a hint, and rides along with the next write.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod members;
+mod offers;
+mod start;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
 use raft::eraftpb;
-use raft::{GetEntriesContext, ProgressState, RaftState, RawNode, ReadOnlyOption, StateRole};
+use raft::{GetEntriesContext, RaftState, RawNode, StateRole};
 
+use self::start::{Draws, check_recovered, raft_config};
+use super::changes;
 use super::guard::Gate;
 use super::log::Log;
-use super::message::{Message, entry_from_raft};
+use super::message::{Message, MessageKind, entry_from_raft};
 use super::reads::Reads;
 use super::{Committed, ConsensusError, Effect, Event, ReadLoss, Refusal, Role};
-use crate::entry::{Entry, EntryKind, HardState, Position, Recovered};
-use crate::id::{Boot, Incarnation, Index, ReplicaId, ShardId, Term};
+use crate::entry::{Entry, EntryKind, HardState, Members, Position, Recovered};
+use crate::id::{Index, ReplicaId, ShardId, Term};
 use crate::limits;
 
-/// What may be tuned; the defaults are the limits of the same names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Knobs {
-    /// Least ticks without a leader before a replica campaigns; the draw is in `[election_ticks, 2 * election_ticks)`.
-    pub election_ticks: usize,
-    /// Ticks between a leader's heartbeats.
-    pub heartbeat_ticks: usize,
-    /// Entry bytes in one append.
-    pub append_bytes_max: u64,
-    /// Appends in flight to one follower.
-    pub inflight_appends_max: usize,
-    /// Payload bytes a leader holds that are not committed.
-    pub uncommitted_bytes_max: u64,
-    /// Entry bytes in one `Apply`.
-    pub apply_bytes_max: u64,
-}
-
-impl Default for Knobs {
-    fn default() -> Self {
-        Self {
-            election_ticks: limits::ELECTION_TICKS,
-            heartbeat_ticks: limits::HEARTBEAT_TICKS,
-            append_bytes_max: limits::APPEND_BYTES_MAX,
-            inflight_appends_max: limits::INFLIGHT_APPENDS_MAX,
-            uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
-            apply_bytes_max: limits::APPLY_BYTES_MAX,
-        }
-    }
-}
-
-/// Who a replica is.
-#[derive(Clone, Debug)]
-pub struct ReplicaOptions {
-    /// Its group.
-    pub shard: ShardId,
-    /// Itself; among `voters` or `learners`.
-    pub id: ReplicaId,
-    /// Who votes.
-    pub voters: Vec<ReplicaId>,
-    /// Who only follows.
-    pub learners: Vec<ReplicaId>,
-    /// This life of the process.
-    pub boot: Boot,
-    /// This life of the replica.
-    pub incarnation: Incarnation,
-    /// From which election timeouts are drawn.
-    pub seed: u64,
-    /// What may be tuned.
-    pub knobs: Knobs,
-}
-
-/// How a leader sees another replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// The peer.
-    pub id: ReplicaId,
-    /// The last entry it is known to hold durably.
-    pub matched: Index,
-    /// Whether it was heard of lately.
-    pub active: bool,
-    /// What the leader does about it.
-    pub state: PeerState,
-}
-
-/// What a leader does about a follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerState {
-    /// It looks for the last entry that both have.
-    Probing,
-    /// It sends entries as they come.
-    Replicating,
-    /// It can do nothing: the entries the follower needs were trimmed.
-    NeedsSnapshot,
-}
-
-/// A replica at a glance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    /// Its group.
-    pub shard: ShardId,
-    /// Itself.
-    pub id: ReplicaId,
-    /// What it is.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// Who leads, if known.
-    pub leader: Option<ReplicaId>,
-    /// The last entry that is gone.
-    pub trimmed: Index,
-    /// The last entry that is not in memory.
-    pub evicted: Index,
-    /// The last entry that the state machine holds.
-    pub applied: Index,
-    /// The last entry known to be committed.
-    pub committed: Index,
-    /// The last entry known to be durable here.
-    pub persisted: Index,
-    /// The last entry.
-    pub last: Index,
-    /// Payload bytes of the log in memory.
-    pub log_bytes: usize,
-    /// Proposals that wait to be committed.
-    pub proposals_waiting: usize,
-    /// Reads that wait for an index.
-    pub reads_waiting: usize,
-    /// The other replicas, in order of their ids; empty unless this one leads.
-    pub peers: Vec<PeerStatus>,
-}
-
-/// Draws election timeouts: splitmix64, whose every output is decided by the seed.
-#[derive(Debug)]
-struct Draws(u64);
-
-impl Draws {
-    /// Replicas that were handed the same seed must not stand for election in step.
-    fn new(seed: u64, shard: ShardId, id: ReplicaId) -> Self {
-        let mut draws = Self(seed ^ u64::from(shard.0));
-        draws.0 = draws.next() ^ id.0;
-        draws
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
+pub use self::start::{Knobs, ReplicaOptions};
+pub use self::status::{PeerState, PeerStatus, ReplicaStatus};
 
 /// A `Ready` whose writes, or those before it, are not durable yet.
 struct Pending {
@@ -181,8 +60,10 @@ struct Fetching {
 /// One member of a group. See the head of the room for its promises.
 pub struct Replica {
     shard: ShardId,
-    voters: Vec<ReplicaId>,
-    learners: Vec<ReplicaId>,
+    /// As of the last entry given out.
+    members: Members,
+    /// The members from each of these entries on; the first is that of the newest snapshot.
+    configurations: BTreeMap<Index, Members>,
     knobs: Knobs,
     raw: RawNode<Log>,
     draws: Draws,
@@ -199,7 +80,10 @@ pub struct Replica {
     reads: Reads,
     fetches: BTreeMap<u64, Fetching>,
     fetches_begun: u64,
-    needing_snapshot: BTreeSet<ReplicaId>,
+    /// Ticks since a snapshot was offered to these peers.
+    offers: BTreeMap<ReplicaId, u32>,
+    /// The offer that the caller was told of last.
+    offered: Option<(ReplicaId, Position)>,
     /// The last entry given out to be applied.
     given: Index,
 }
@@ -211,19 +95,19 @@ impl fmt::Debug for Replica {
 }
 
 impl Replica {
-    /// Starts a replica from its durable log. `applied` is what its state machine already holds from a snapshot.
+    /// Starts a replica from its durable log. `applied` is what its state machine already holds from a snapshot, the
+    /// same that the members in the options are of.
     ///
     /// # Errors
     /// `Options` if the members contradict each other, `Recovered` if the log has gaps or is older than `applied`.
     pub fn new(options: ReplicaOptions, recovered: Recovered, applied: Index) -> Result<Self, ConsensusError> {
-        let ReplicaOptions { shard, id, voters, learners, boot, incarnation, seed, knobs } = options;
-        check_members(shard, id, &voters, &learners)?;
+        let ReplicaOptions { shard, id, members, boot, incarnation, seed, knobs } = options;
+        members.check().map_err(|why| ConsensusError::Options { shard, why })?;
         let (hard_state, written) = check_recovered(shard, &recovered, applied)?;
-        let conf = eraftpb::ConfState::from((
-            voters.iter().map(|id| id.0).collect::<Vec<_>>(),
-            learners.iter().map(|id| id.0).collect::<Vec<_>>(),
-        ));
-        let log = Log::new(RaftState::new(hard_state, conf), recovered.trimmed, recovered.entries);
+        let conf = changes::conf_state(&members);
+        let mut log = Log::new(RaftState::new(hard_state, conf.clone()), recovered.trimmed, recovered.entries);
+        let term = log.term_at(applied).expect("the recovered log was checked");
+        log.announce(Position { index: applied, term }, conf);
         let config = raft_config(id, applied, knobs);
         // The library's own log lines would be a second, unstructured voice; roles and terms are told as effects.
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -231,8 +115,8 @@ impl Replica {
         let term = Term(raw.raft.term);
         let mut replica = Self {
             shard,
-            voters,
-            learners,
+            configurations: BTreeMap::from([(applied, members.clone())]),
+            members,
             knobs,
             raw,
             draws: Draws::new(seed, shard, id),
@@ -246,7 +130,8 @@ impl Replica {
             reads: Reads::new(id, boot, incarnation),
             fetches: BTreeMap::new(),
             fetches_begun: 0,
-            needing_snapshot: BTreeSet::new(),
+            offers: BTreeMap::new(),
+            offered: None,
             given: applied,
         };
         replica.told.0 = replica.role();
@@ -271,22 +156,14 @@ impl Replica {
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<(), ConsensusError> {
         match event {
             Event::Tick => self.tick(effects),
-            Event::Receive(message) => return self.receive(message),
+            Event::Receive(message) => return self.receive(message, effects),
             Event::Propose { ticket, payload } => self.propose(ticket, payload, effects),
+            Event::Change { ticket, change } => self.change(ticket, change, effects),
             Event::Persisted { number } => self.persisted_through(number, effects),
-            Event::Applied { through } => {
-                assert!(
-                    through >= self.applied() && through <= self.given,
-                    "{}: applied {through} is not in [{}, {}]",
-                    self.shard,
-                    self.applied(),
-                    self.given
-                );
-                self.raw.advance_apply_to(through.0);
-            }
+            Event::Applied { through } => self.applied_through(through),
             Event::Read { ticket } => self.read(ticket, effects),
             Event::Transfer { to } => {
-                if self.role() == Role::Leader && self.voters.contains(&to) {
+                if self.role() == Role::Leader && self.members.voters.contains(&to) {
                     self.raw.transfer_leader(to.0);
                 }
             }
@@ -296,7 +173,9 @@ impl Replica {
                     self.raw.campaign().expect("a local message is always taken");
                 }
             }
+            Event::SnapshotWritten { through } => self.snapshot_written(through),
             Event::Trim { through } => self.trim(through, effects),
+            Event::SnapshotReport { peer, ok } => self.report_snapshot(peer, ok),
             Event::Evict { through } => {
                 assert!(through <= self.applied(), "{}: {through} is not applied and may not leave memory", self.shard);
                 self.raw.mut_store().evict(through);
@@ -311,6 +190,7 @@ impl Replica {
         if self.may_stand() {
             self.raw.tick();
         }
+        self.tick_offers();
         for ticket in self.reads.tick() {
             effects.push(Effect::ReadLost { ticket, why: ReadLoss::Late });
         }
@@ -329,43 +209,65 @@ impl Replica {
         self.pending.iter().any(|pending| pending.writes)
     }
 
-    /// Whether winning an election on the spot would be sound.
-    fn may_stand(&self) -> bool {
-        self.voters.len() > 1 || self.role() == Role::Leader || !self.writes_pending()
+    /// Whether it would win an election on the spot, its own vote being enough, while its log is not durable.
+    fn wins_too_early(&self) -> bool {
+        let Members { voters, outgoing, .. } = &self.members;
+        let alone = self.raw.raft.promotable() && voters.iter().chain(outgoing).all(|voter| *voter == self.id());
+        alone && self.writes_pending()
     }
 
-    fn receive(&mut self, message: Message) -> Result<(), ConsensusError> {
-        let foreign = |why| ConsensusError::Foreign { shard: self.shard, from: message.from, kind: message.kind, why };
+    fn may_stand(&self) -> bool {
+        self.role() == Role::Leader || !self.wins_too_early()
+    }
+
+    fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) -> Result<(), ConsensusError> {
         let gate = Gate {
             id: self.id(),
-            voters: &self.voters,
-            learners: &self.learners,
             term: self.term(),
+            leader: self.leader(),
             last_index: self.last_index(),
             leads: self.role() == Role::Leader,
+            wins_too_early: self.wins_too_early(),
             votes_unasked: self.role() == Role::Candidate && self.writes_pending(),
         };
-        gate.check(&message).map_err(foreign)?;
-        let error = foreign("raft does not take it");
-        self.raw.step(message.into_raft()).map_err(|_| error)
+        let (shard, from, kind) = (self.shard, message.from, message.kind);
+        gate.check(&message).map_err(|why| ConsensusError::Foreign { shard, from, kind, why })?;
+        if kind == MessageKind::Snapshot { self.receive_offer(message, effects) } else { self.step_raft(message) }
+    }
+
+    fn step_raft(&mut self, message: Message) -> Result<(), ConsensusError> {
+        let (shard, from, kind) = (self.shard, message.from, message.kind);
+        match self.raw.step(message.into_raft()) {
+            // An answer of a replica that is no member: late, of one that was removed.
+            Ok(()) | Err(raft::Error::StepPeerNotFound) => Ok(()),
+            Err(_) => Err(ConsensusError::Foreign { shard, from, kind, why: "raft does not take it" }),
+        }
+    }
+
+    /// Whether it leads and means to go on with it.
+    fn takes_proposals(&self) -> bool {
+        self.role() == Role::Leader && self.raw.raft.lead_transferee.is_none()
     }
 
     fn propose(&mut self, ticket: u64, payload: Bytes, effects: &mut Vec<Effect>) {
         let bytes = payload.len();
-        let leads = self.role() == Role::Leader && self.raw.raft.lead_transferee.is_none();
         let refusal = if bytes == 0 || bytes > limits::ENTRY_BYTES_MAX {
             Some(Refusal::Size { bytes })
-        } else if !leads {
+        } else if !self.takes_proposals() {
             Some(Refusal::NotLeader { leader: self.other_leader() })
         } else if self.proposals.len() >= limits::PROPOSALS_WAITING_MAX || !self.append(payload) {
             Some(Refusal::Busy)
         } else {
             None
         };
-        if let Some(why) = refusal {
-            effects.push(Effect::Refused { ticket, why });
-            return;
+        match refusal {
+            None => self.await_commit(ticket),
+            Some(why) => effects.push(Effect::Refused { ticket, why }),
         }
+    }
+
+    /// The last entry is the one that carries this ticket.
+    fn await_commit(&mut self, ticket: u64) {
         let proposal = Proposal { term: self.term(), ticket };
         let before = self.proposals.insert(self.last_index(), proposal);
         assert!(before.is_none(), "{}: two proposals at {}", self.shard, self.last_index());
@@ -410,14 +312,6 @@ impl Replica {
         effects.push(Effect::ReadLost { ticket, why });
     }
 
-    fn trim(&mut self, through: Index, effects: &mut Vec<Effect>) {
-        assert!(through <= self.applied(), "{}: {through} is not applied and may not be trimmed", self.shard);
-        if through > self.trimmed().index {
-            self.raw.mut_store().trim(through);
-            effects.push(Effect::Trimmed { position: self.trimmed() });
-        }
-    }
-
     fn fetched(&mut self, number: u64, entries: Vec<Entry>) -> Result<(), ConsensusError> {
         let Some(Fetching { from, context, .. }) = self.fetches.remove(&number) else { return Ok(()) };
         let log = self.raw.mut_store();
@@ -450,7 +344,6 @@ impl Replica {
             self.take_ready(effects);
         }
         self.begin_fetches(effects);
-        self.tell_snapshots_needed(effects);
     }
 
     fn draw_timeout(&mut self) {
@@ -478,7 +371,6 @@ impl Replica {
             for ticket in self.reads.lose() {
                 effects.push(Effect::ReadLost { ticket, why: ReadLoss::NotLeader { leader: self.other_leader() } });
             }
-            self.needing_snapshot.clear();
         }
     }
 
@@ -559,15 +451,23 @@ impl Replica {
         true
     }
 
+    /// Gives entries out. One that changes the members begins an `Apply` of its own, so that whoever makes a snapshot
+    /// knows the members as of any entry.
     fn apply(&mut self, committed: Vec<eraftpb::Entry>, effects: &mut Vec<Effect>) {
         let Some(last) = committed.last() else { return };
         self.given = Index(last.index);
         let mut entries = Vec::with_capacity(committed.len());
-        for entry in committed {
-            let (index, term) = (Index(entry.index), Term(entry.term));
+        for entry in &committed {
+            let Entry { index, term, kind, payload } = entry_from_raft(entry);
             let proposal = self.proposals.remove(&index).filter(|proposal| proposal.term == term);
-            let ticket = proposal.map(|proposal| proposal.ticket);
-            entries.push(Committed { index, term, kind: EntryKind::Normal, payload: entry.data, ticket });
+            let committed = Committed { index, term, kind, payload, ticket: proposal.map(|proposal| proposal.ticket) };
+            if kind == EntryKind::JointConfiguration {
+                if !entries.is_empty() {
+                    effects.push(Effect::Apply { entries: std::mem::take(&mut entries) });
+                }
+                self.enter(&committed, effects);
+            }
+            entries.push(committed);
         }
         effects.push(Effect::Apply { entries });
     }
@@ -580,128 +480,6 @@ impl Replica {
             effects.push(Effect::Fetch { number, from: ask.from, through: ask.through, bytes_max: ask.bytes_max });
         }
     }
-
-    fn tell_snapshots_needed(&mut self, effects: &mut Vec<Effect>) {
-        let trimmed = self.trimmed().index.0;
-        let prs = self.raw.raft.prs();
-        self.needing_snapshot.retain(|peer| prs.get(peer.0).is_some_and(|progress| progress.matched < trimmed));
-        for peer in self.raw.mut_store().take_snapshot_asks() {
-            if self.needing_snapshot.insert(ReplicaId(peer)) {
-                effects.push(Effect::NeedsSnapshot { peer: ReplicaId(peer) });
-            }
-        }
-    }
-
-    /// Its group.
-    pub fn shard(&self) -> ShardId {
-        self.shard
-    }
-
-    /// Itself.
-    pub fn id(&self) -> ReplicaId {
-        ReplicaId(self.raw.raft.id)
-    }
-
-    /// What it is.
-    pub fn role(&self) -> Role {
-        match self.raw.raft.state {
-            StateRole::Follower if self.raw.raft.promotable() => Role::Follower,
-            StateRole::Follower => Role::Learner,
-            StateRole::PreCandidate => Role::PreCandidate,
-            StateRole::Candidate => Role::Candidate,
-            StateRole::Leader => Role::Leader,
-        }
-    }
-
-    /// Its term.
-    pub fn term(&self) -> Term {
-        Term(self.raw.raft.term)
-    }
-
-    /// Who leads, if known.
-    pub fn leader(&self) -> Option<ReplicaId> {
-        replica(self.raw.raft.leader_id)
-    }
-
-    /// Where a request may go that cannot stay here.
-    fn other_leader(&self) -> Option<ReplicaId> {
-        self.leader().filter(|leader| *leader != self.id())
-    }
-
-    /// The last entry known to be committed.
-    pub fn committed(&self) -> Index {
-        Index(self.raw.raft.raft_log.committed)
-    }
-
-    /// The last entry that the state machine said it holds.
-    pub fn applied(&self) -> Index {
-        Index(self.raw.raft.raft_log.applied)
-    }
-
-    /// The last entry known to be durable here.
-    pub fn persisted(&self) -> Index {
-        Index(self.raw.raft.raft_log.persisted)
-    }
-
-    /// The first entry of the log.
-    pub fn first_index(&self) -> Index {
-        Index(self.trimmed().index.0 + 1)
-    }
-
-    /// The last entry of the log.
-    pub fn last_index(&self) -> Index {
-        Index(self.raw.raft.raft_log.last_index())
-    }
-
-    /// The last entry that is gone.
-    pub fn trimmed(&self) -> Position {
-        self.raw.store().trimmed()
-    }
-
-    /// Index and term of an entry of the log, or of the last that was trimmed.
-    pub fn position(&self, index: Index) -> Option<Position> {
-        self.raw.store().term_at(index).map(|term| Position { index, term })
-    }
-
-    /// The other replicas as a leader sees them, in order of their ids; empty unless this one leads.
-    pub fn peers(&self) -> Vec<PeerStatus> {
-        if self.role() != Role::Leader {
-            return Vec::new();
-        }
-        let peer = |(id, progress): (&u64, &raft::Progress)| {
-            let id = ReplicaId(*id);
-            let state = match progress.state {
-                _ if self.needing_snapshot.contains(&id) => PeerState::NeedsSnapshot,
-                ProgressState::Replicate => PeerState::Replicating,
-                ProgressState::Probe | ProgressState::Snapshot => PeerState::Probing,
-            };
-            PeerStatus { id, matched: Index(progress.matched), active: progress.recent_active, state }
-        };
-        let mut peers: Vec<_> = self.raw.raft.prs().iter().map(peer).filter(|peer| peer.id != self.id()).collect();
-        peers.sort_by_key(|peer| peer.id);
-        peers
-    }
-
-    /// Everything at a glance.
-    pub fn status(&self) -> ReplicaStatus {
-        ReplicaStatus {
-            shard: self.shard,
-            id: self.id(),
-            role: self.role(),
-            term: self.term(),
-            leader: self.leader(),
-            trimmed: self.trimmed().index,
-            evicted: self.raw.store().evicted(),
-            applied: self.applied(),
-            committed: self.committed(),
-            persisted: self.persisted(),
-            last: self.last_index(),
-            log_bytes: self.raw.store().bytes(),
-            proposals_waiting: self.proposals.len(),
-            reads_waiting: self.reads.waiting(),
-            peers: self.peers(),
-        }
-    }
 }
 
 fn replica(id: u64) -> Option<ReplicaId> {
@@ -711,93 +489,8 @@ fn replica(id: u64) -> Option<ReplicaId> {
 fn send(messages: Vec<eraftpb::Message>, effects: &mut Vec<Effect>) {
     for message in messages {
         let to = ReplicaId(message.to);
-        // Forwarded proposals and reads are never made, since only leaders take them; nor are snapshots.
+        // Forwarded proposals and reads are never made, since only leaders take them.
         let message = Message::from_raft(message).expect("raft sends only the kinds that it is fed");
         effects.push(Effect::Send { to, message });
     }
-}
-
-fn raft_config(id: ReplicaId, applied: Index, knobs: Knobs) -> raft::Config {
-    raft::Config {
-        id: id.0,
-        election_tick: knobs.election_ticks,
-        heartbeat_tick: knobs.heartbeat_ticks,
-        applied: applied.0,
-        max_size_per_msg: knobs.append_bytes_max,
-        max_inflight_msgs: knobs.inflight_appends_max,
-        check_quorum: true,
-        pre_vote: true,
-        min_election_tick: knobs.election_ticks,
-        max_election_tick: 2 * knobs.election_ticks,
-        read_only_option: ReadOnlyOption::Safe,
-        // Followers learn of a commit with the next append or heartbeat; an empty append for each would double the
-        // messages of a quiet group.
-        skip_bcast_commit: true,
-        // It merges appends without looking at their size.
-        batch_append: false,
-        priority: 0,
-        max_uncommitted_size: knobs.uncommitted_bytes_max,
-        max_committed_size_per_ready: knobs.apply_bytes_max,
-    }
-}
-
-fn check_members(
-    shard: ShardId,
-    id: ReplicaId,
-    voters: &[ReplicaId],
-    learners: &[ReplicaId],
-) -> Result<(), ConsensusError> {
-    let all: BTreeSet<ReplicaId> = voters.iter().chain(learners).copied().collect();
-    let why = if all.contains(&ReplicaId(0)) {
-        "a replica id is zero"
-    } else if all.len() != voters.len() + learners.len() {
-        "a replica is named twice"
-    } else if voters.is_empty() {
-        "nobody votes"
-    } else if !all.contains(&id) {
-        "the replica is not one of the members"
-    } else {
-        return Ok(());
-    };
-    Err(ConsensusError::Options { shard, why })
-}
-
-/// Checks a recovered log. Returns the hard state to start with, and the one that is on the disk.
-fn check_recovered(
-    shard: ShardId,
-    recovered: &Recovered,
-    applied: Index,
-) -> Result<(eraftpb::HardState, HardState), ConsensusError> {
-    let damaged = |index, why| Err(ConsensusError::Recovered { shard, index, why });
-    let mut at = recovered.trimmed;
-    if (at.index == Index(0)) != (at.term == Term(0)) {
-        return damaged(at.index, "the trimmed position has no term");
-    }
-    for entry in &recovered.entries {
-        if entry.index.0.checked_sub(1) != Some(at.index.0) {
-            return damaged(entry.index, "entries are missing before it");
-        }
-        if entry.term < at.term || entry.term == Term(0) {
-            return damaged(entry.index, "its term is lower than that of the entry before");
-        }
-        if entry.kind != EntryKind::Normal {
-            return damaged(entry.index, "it changes the configuration, which this version cannot");
-        }
-        at = Position { index: entry.index, term: entry.term };
-    }
-    if applied < recovered.trimmed.index || applied > at.index {
-        return damaged(applied, "the snapshot's index is not in the log");
-    }
-    let written = recovered.hard_state;
-    let mut hard_state = eraftpb::HardState::default();
-    if written.term >= at.term {
-        hard_state.term = written.term.0;
-        hard_state.vote = written.vote.map_or(0, |vote| vote.0);
-    } else {
-        // A write that was torn between its entries and its hard state: nothing in that term was answered.
-        hard_state.term = at.term.0;
-    }
-    // The commit index is a hint: it may lag behind the snapshot, or run ahead of a torn tail.
-    hard_state.commit = written.commit.0.clamp(applied.0, at.index.0);
-    Ok((hard_state, written))
 }
