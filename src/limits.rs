@@ -360,6 +360,39 @@ pub const PARTIAL_BYTES: usize = 4 * MIB;
 /// An encoded part of an answer; above, the query is refused.
 pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
+// Copies of snapshots between nodes.
+
+/// One piece of a file that is copied: one frame, so that appends go between any two of them.
+pub const TRANSFER_CHUNK_BYTES: usize = FRAME_BYTES_MAX;
+/// Pieces of one copy that were asked for and are not on the disk yet.
+pub const TRANSFER_CHUNKS_IN_FLIGHT: usize = 2;
+/// What one node copies from others in a second, all shards together: a quarter of a gigabit link.
+pub const TRANSFER_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+/// What may be copied at once after a pause, above that.
+pub const TRANSFER_BURST_BYTES: u64 = MIB as u64;
+/// Shards that one node copies at once; the others wait.
+pub const TRANSFERS_RUNNING_MAX: usize = 4;
+/// Requests of copying nodes that one node reads its disk for at once; more are asked to come again.
+pub const TRANSFER_READS_MAX: usize = 4;
+/// How long after its last use a lease holds the files of a snapshot.
+pub const TRANSFER_LEASE: Duration = Duration::from_secs(120);
+/// Leases of one node; a node that copies has one for each shard.
+pub const TRANSFER_LEASES_MAX: usize = 64;
+/// Segments of a snapshot that can be copied: its manifest is one message.
+pub const TRANSFER_SEGMENTS_MAX: usize = 65_536;
+/// Nodes that one copy may be made from.
+pub const TRANSFER_SOURCES_MAX: usize = 8;
+/// Time for a source to answer with a piece of a file.
+pub const TRANSFER_CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for a source to read and hash its newest snapshot.
+pub const TRANSFER_MANIFEST_DEADLINE: Duration = Duration::from_secs(60);
+/// The wait after every source failed once, and before a busy one is asked again.
+pub const TRANSFER_RETRY: Duration = Duration::from_secs(1);
+/// How often each source may fail before a file is copied; then the copy is given up, and what it has stays on the disk.
+pub const TRANSFER_ROUNDS_MAX: u32 = 5;
+/// Time between two looks of a copy that waits.
+pub const TRANSFER_TICK: Duration = Duration::from_millis(250);
+
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(
@@ -407,3 +440,12 @@ const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
 const _: () =
     assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
 const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
+const _: () = assert!(TRANSFER_CHUNK_BYTES <= FRAME_BYTES_MAX);
+const _: () = assert!(TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES) < LINK_CREDIT_BYTES);
+const _: () = assert!(
+    TRANSFERS_RUNNING_MAX * TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES)
+        <= LINK_QUEUE_BYTES_MAX / 4
+);
+const _: () = assert!(TRANSFER_SEGMENTS_MAX * 100 < MESSAGE_BYTES_MAX);
+const _: () = assert!(TRANSFER_LEASE.as_millis() > TRANSFER_MANIFEST_DEADLINE.as_millis());
+const _: () = assert!(TRANSFER_SOURCES_MAX >= REPLICATION_MAX as usize);

@@ -5,6 +5,7 @@
 //! - paths are relative to the data folder, of ASCII letters, digits, `-`, `.` and `/`;
 //! - `write_at` may be lost, kept or torn in any part until `sync` of that file returned `Ok`;
 //! - a file's creation, removal and renaming may be lost until `sync_folder` of its folder returned `Ok`;
+//! - a file that somebody copies may be leased: `remove` of it fails with `ResourceBusy` and changes nothing;
 //! - after `sync` failed the file's unsynced content is unknown for ever: the caller must not try again;
 //! - all calls block; they are made from log-writer and worker threads only.
 
@@ -31,7 +32,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
     /// Makes a folder and those above it; fine if it exists. Durable when it returns.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
-    /// Removes a file; `NotFound` where there is none.
+    /// Removes a file; `NotFound` where there is none, `ResourceBusy` where it is leased.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Renames a file over another.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -39,6 +40,14 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
     /// Bytes that can still be written.
     fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// Removes a file unless it is gone already or leased.
+pub(super) fn remove_unless_leased(disk: &dyn Disk, path: &str) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// An open file. Dropping it closes it.

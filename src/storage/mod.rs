@@ -1,6 +1,7 @@
 //! Storage: the seam to a disk and what Millpond keeps on it. This room does not know what entries mean, when to
 //! seal, or which replica leads.
 
+pub mod copy;
 pub mod disk;
 pub mod error;
 pub mod lossy;

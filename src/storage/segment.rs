@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::disk::{Disk, DiskFile, OpenMode};
+use super::disk::{Disk, DiskFile, OpenMode, remove_unless_leased};
 use crate::class::Class;
 use crate::entry::SegmentMeta;
 use crate::id::{Offset, ShardId};
@@ -241,14 +241,16 @@ fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), SegmentError> {
     }
 }
 
-/// Removes what no manifest names: segments whose sealing did not get registered, and unfinished ones.
+/// Removes what no manifest names: segments whose sealing did not get registered, and unfinished ones. What is leased
+/// stays until the next time.
 pub fn remove_unregistered(disk: &dyn Disk, shard: ShardId, segments: &[SegmentMeta]) -> Result<(), SegmentError> {
     let folder = folder(shard);
     let known: std::collections::BTreeSet<String> = segments.iter().map(SegmentMeta::name).collect();
     for name in disk.list(&folder).map_err(failed("list", &folder))? {
         let segment = name.ends_with(".blocks") || name.ends_with(".blocks.tmp");
         if segment && !known.contains(&name) {
-            remove_if_there(disk, &format!("{folder}/{name}"))?;
+            let path = format!("{folder}/{name}");
+            remove_unless_leased(disk, &path).map_err(failed("remove", &path))?;
         }
     }
     Ok(())

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskFile, OpenMode};
+use super::disk::{Disk, DiskFile, OpenMode, remove_unless_leased};
 use super::redb_backend::{DiskBackend, Overlay};
 use super::segment::folder;
 use crate::class::Class;
@@ -161,10 +161,20 @@ pub fn write_metadata(disk: &dyn Disk, snapshot: &StoredMetadata) -> Result<(), 
 
 /// Reads a shard's snapshot and verifies all of it.
 pub fn read(disk: &dyn Disk, shard: ShardId, index: Index) -> Result<StoredShard, SnapshotError> {
-    let image = Image::read(disk, shard, index)?;
+    read_from(disk, path(shard, index), shard, index)
+}
+
+/// Reads the snapshot that lies in a file of another name, as the one of this shard and index.
+pub(super) fn read_from(
+    disk: &dyn Disk,
+    path: String,
+    shard: ShardId,
+    index: Index,
+) -> Result<StoredShard, SnapshotError> {
+    let image = Image::read(disk, path.clone(), shard, index)?;
     let [conf, segments, keys, streams, _] = image.sections;
-    let segments = decode_segments(&segments)
-        .ok_or_else(|| SnapshotError::Damaged { file: path(shard, index), part: "segments".to_owned() })?;
+    let segments =
+        decode_segments(&segments).ok_or_else(|| SnapshotError::Damaged { file: path, part: "segments".to_owned() })?;
     let snapshot = ShardSnapshot {
         shard,
         position: image.position,
@@ -179,7 +189,7 @@ pub fn read(disk: &dyn Disk, shard: ShardId, index: Index) -> Result<StoredShard
 
 /// Reads a snapshot of the metadata group and verifies all of it.
 pub fn read_metadata(disk: &dyn Disk, index: Index) -> Result<StoredMetadata, SnapshotError> {
-    let image = Image::read(disk, ShardId::METADATA, index)?;
+    let image = Image::read(disk, path(ShardId::METADATA, index), ShardId::METADATA, index)?;
     let [conf, _, _, _, state] = image.sections;
     Ok(StoredMetadata { position: image.position, conf: conf.concat().into(), state: state.concat().into() })
 }
@@ -194,13 +204,15 @@ pub fn latest_metadata(disk: &dyn Disk) -> Result<Latest<StoredMetadata>, Snapsh
     find_latest(disk, ShardId::METADATA, |index| read_metadata(disk, index))
 }
 
-/// Removes a group's snapshots below the one that is registered, and unfinished ones.
+/// Removes a group's snapshots below the one that is registered, and unfinished ones. What is leased stays until the
+/// next time.
 pub fn remove_older(disk: &dyn Disk, shard: ShardId, registered: Index) -> Result<(), SnapshotError> {
     let folder = folder(shard);
     for name in disk.list(&folder).map_err(failed("list", &folder))? {
         let unfinished = name.starts_with("snapshot-") && name.ends_with(".redb.tmp");
         if unfinished || index_of(&name).is_some_and(|index| index < registered) {
-            remove_if_there(disk, &format!("{folder}/{name}"))?;
+            let path = format!("{folder}/{name}");
+            remove_unless_leased(disk, &path).map_err(failed("remove", &path))?;
         }
     }
     Ok(())
@@ -208,7 +220,12 @@ pub fn remove_older(disk: &dyn Disk, shard: ShardId, registered: Index) -> Resul
 
 /// A snapshot's file, relative to the data folder.
 pub fn path(shard: ShardId, index: Index) -> String {
-    format!("{}/snapshot-{:020}.redb", folder(shard), index.0)
+    format!("{}/{}", folder(shard), name(index))
+}
+
+/// A snapshot's file, relative to the folder of its group.
+pub fn name(index: Index) -> String {
+    format!("snapshot-{:020}.redb", index.0)
 }
 
 fn index_of(name: &str) -> Option<Index> {
@@ -287,8 +304,7 @@ impl Image {
         value_sum(self.shard, self.position.index, key, value)
     }
 
-    fn read(disk: &dyn Disk, shard: ShardId, index: Index) -> Result<Self, SnapshotError> {
-        let path = path(shard, index);
+    fn read(disk: &dyn Disk, path: String, shard: ShardId, index: Index) -> Result<Self, SnapshotError> {
         let file = disk.open(&path, OpenMode::Read).map_err(failed("open", &path))?;
         let overlay = Overlay::new(file).map_err(failed("open", &path))?;
         // redb trusts its file; a damaged one may break its assertions as well as its results.
@@ -398,7 +414,7 @@ fn value_sum(shard: ShardId, index: Index, key: u64, value: &[u8]) -> u64 {
     hash.digest()
 }
 
-fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), SnapshotError> {
+pub(super) fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), SnapshotError> {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),
