@@ -38,6 +38,7 @@ use crate::query::QueryGate;
 use crate::site::Site;
 use crate::supervision::{ActorError, Outcome, Root, spawn_root};
 use crate::survey::survey;
+use crate::transfer::Transfers;
 use crate::transport::{Transport, TransportConfig};
 use crate::tree::{Identity as TreeIdentity, TreeHandle};
 
@@ -227,7 +228,9 @@ pub async fn start(
         metrics.insecure();
     }
     let log = tree.seat("log-writer", Some(ROOT));
-    let site = Site { config: Arc::new(config), env, tree, board, log, links, metrics };
+    let transfers = Transfers::new(env.boot);
+    let env = Env { disk: transfers.guard(Arc::clone(&env.disk)), ..env };
+    let site = Site { config: Arc::new(config), env, tree, board, log, links, metrics, transfers };
     let formation = Formation::new(metadata::settings(&site), store.identity.identity);
     let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
     let metadata = site.tree.seat("metadata", Some(ROOT));

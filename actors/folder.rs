@@ -14,9 +14,8 @@ use crate::supervision::Own;
 pub struct Folder(Arc<Mutex<()>>);
 
 impl Folder {
-    /// Runs `work` on a worker thread and sends what it returns to the life of the replica that waits for it. Work for a
-    /// life that has ended is not begun, and its outcome goes nowhere: the next life reads the folder anew and gives
-    /// out what is still to do. A panic of the work ends the replica, which would wait for ever.
+    /// Runs `work` on a worker thread and sends what it returns to the life of the replica that waits for it, as
+    /// [`Self::run_for`] does. A panic of the work ends the replica, which would wait for ever.
     pub fn run(
         &self,
         env: &Env,
@@ -24,11 +23,24 @@ impl Folder {
         what: &'static str,
         work: impl FnOnce() -> ReplicaMessage + Send + 'static,
     ) {
+        self.run_for(env, waiting, ReplicaMessage::WorkPanicked(what), work);
+    }
+
+    /// Runs `work` on a worker thread and sends what it returns to the life that waits for it, or `panicked`. Work for a
+    /// life that has ended is not begun, and its outcome goes nowhere: the next life reads the folder anew and gives
+    /// out what is still to do.
+    pub fn run_for<M: Send + 'static>(
+        &self,
+        env: &Env,
+        waiting: &Own<M>,
+        panicked: M,
+        work: impl FnOnce() -> M + Send + 'static,
+    ) {
         let (folder, waiting) = (Arc::clone(&self.0), waiting.clone());
         let job = move || {
             let _guard = on_panic({
                 let waiting = waiting.clone();
-                move || drop(waiting.cast(ReplicaMessage::WorkPanicked(what)))
+                move || drop(waiting.cast(panicked))
             });
             let _alone = folder.lock().unwrap_or_else(PoisonError::into_inner);
             if waiting.is_current() {

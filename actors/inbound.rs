@@ -14,6 +14,7 @@ use crate::query::QueryGate;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
 use crate::supervision::Address;
+use crate::transfer::source;
 
 /// The node's own half of every link.
 #[derive(Debug)]
@@ -64,10 +65,12 @@ impl Inbound for Reception {
         }
     }
 
-    fn call(&self, _: NodeId, method: Method, body: Bytes, answer: Answer) {
+    fn call(&self, from: NodeId, method: Method, body: Bytes, answer: Answer) {
         match method {
             Method::Append => self.append(body, answer),
             Method::Scan | Method::Records => self.query.serve_peer(body, answer),
+            Method::Manifest => source::manifest(&self.site, from, body, answer),
+            Method::Chunk => source::chunk(&self.site, from, body, answer),
         }
     }
 

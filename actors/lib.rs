@@ -34,5 +34,6 @@ pub mod snapshotter;
 pub mod supervision;
 pub mod survey;
 pub mod telemetry;
+pub mod transfer;
 pub mod transport;
 pub mod tree;

@@ -101,6 +101,8 @@ pub struct Metrics {
     query: Timed,
     queries: Counters<2>,
     tails: Gauge,
+    transfer_bytes: Counters<1>,
+    transfers: Counters<1>,
     insecure: Gauge,
 }
 
@@ -139,6 +141,8 @@ impl Metrics {
             query: Family::new_with_constructor(durations),
             queries: Family::default(),
             tails: Gauge::default(),
+            transfer_bytes: Family::default(),
+            transfers: Family::default(),
             insecure: Gauge::default(),
         };
         metrics.register();
@@ -179,6 +183,12 @@ impl Metrics {
         registry.register("query_seconds", "Time of one query, by kind", self.query.clone());
         registry.register("queries", "Queries answered, by kind and status", self.queries.clone());
         registry.register("tails", "Tails that are open", self.tails.clone());
+        registry.register(
+            "transfer_bytes",
+            "Bytes of snapshots and segments copied, by direction",
+            self.transfer_bytes.clone(),
+        );
+        registry.register("transfers", "Copies of snapshots that ended, by outcome", self.transfers.clone());
         registry.register("insecure", "1 where a listener is open to others without TLS", self.insecure.clone());
     }
 
@@ -236,6 +246,16 @@ impl Metrics {
     /// A tail was closed.
     pub fn tail_closed(&self) {
         self.tails.dec();
+    }
+
+    /// A piece of a snapshot or segment was `fetched` from another node, or `served` to one.
+    pub fn transferred(&self, direction: &'static str, bytes: u64) {
+        self.transfer_bytes.get_or_create(&[("direction", direction.to_owned())]).inc_by(bytes);
+    }
+
+    /// A copy of a snapshot `arrived`, or `failed`.
+    pub fn transfer_ended(&self, outcome: &'static str) {
+        self.transfers.get_or_create(&[("outcome", outcome.to_owned())]).inc();
     }
 
     /// A listener is open to others without TLS.
@@ -407,6 +427,8 @@ pub(crate) mod tests {
         metrics.committed(Duration::from_millis(5));
         metrics.sealed(1 << 20, Duration::from_millis(8));
         metrics.queried("range", 200, Duration::from_millis(3));
+        metrics.transferred("fetched", 7);
+        metrics.transfer_ended("arrived");
         let text = metrics.encode().unwrap();
         for line in [
             "millpond_ingest_requests_total{protocol=\"loki\",status=\"204\"} 1",
@@ -420,6 +442,8 @@ pub(crate) mod tests {
             "millpond_commit_seconds_count 1",
             "millpond_sealed_bytes_total 1048576",
             "millpond_queries_total{kind=\"range\",status=\"200\"} 1",
+            "millpond_transfer_bytes_total{direction=\"fetched\"} 7",
+            "millpond_transfers_total{outcome=\"arrived\"} 1",
             "millpond_actor_mailbox{actor=\"ingest\"} 0",
             "millpond_actor_restarts_total{actor=\"ingest\"} 0",
             "millpond_shard_role{shard=\"3\",role=\"leader\"} 1",

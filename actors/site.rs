@@ -10,6 +10,7 @@ use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
 use crate::metrics::Metrics;
 use crate::supervision::Address;
+use crate::transfer::Transfers;
 use crate::tree::TreeHandle;
 
 /// The handles that actors are made with.
@@ -29,4 +30,6 @@ pub struct Site {
     pub links: Links,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What copies of snapshots share, to this node and from it.
+    pub transfers: Transfers,
 }

@@ -27,6 +27,7 @@ use crate::metrics::{Metrics, Standing as Gauges};
 use crate::production::{MachineClock, MachineEnd, MachineRandom, NoPeers};
 use crate::replica::{ReadRefusal, ReplicaMessage};
 use crate::supervision::{Actor, ActorError, Own, Root, spawn_root};
+use crate::transfer::Transfers;
 use crate::tree::{Identity, TreeHandle};
 
 const NODE: NodeId = NodeId(1);
@@ -104,6 +105,7 @@ impl World {
             log: tree.seat("log-writer", Some(crate::node::ROOT)),
             links: Links::new(NODE, &tree, &[], 0),
             metrics: Arc::new(Metrics::new(tree.clone(), Gauges::default)),
+            transfers: Transfers::new(Boot(1)),
             tree,
         };
         let gate = QueryGate::new(&site, 2);

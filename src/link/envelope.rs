@@ -101,6 +101,10 @@ wire! {
         Scan = 2,
         /// Read records by offset there.
         Records = 3,
+        /// Say what the newest snapshot of a group there consists of, and keep its files a while.
+        Manifest = 4,
+        /// Read a piece of one of those files.
+        Chunk = 5,
     }
 }
 

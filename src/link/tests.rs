@@ -88,7 +88,9 @@ impl World {
                 Effect::Request { life, call, method, body } => {
                     let outcome = match method {
                         Method::Append => Ok(body),
-                        Method::Scan | Method::Records => Err(Fault::application(body)),
+                        Method::Scan | Method::Records | Method::Manifest | Method::Chunk => {
+                            Err(Fault::application(body))
+                        }
                     };
                     later.extend([Event::Answer { life, call, outcome }, Event::Flush]);
                 }

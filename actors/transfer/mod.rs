@@ -1,0 +1,128 @@
+//! Copies of snapshots between nodes: what a node shares among all that it makes and serves.
+//!
+//! `fetcher` makes a copy for one group; `source` serves those that other nodes make from here. [`Transfers`] lives as long
+//! as the node: the leases of what others copy, how much is read for them at once, how many copies run, and how many
+//! bytes they may ask for in a second. Its locks are held for a look at a few numbers, and for the removal of a file, so
+//! that one cannot be leased and removed at the same time.
+
+pub mod fetcher;
+pub mod source;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use millpond::id::Boot;
+use millpond::limits;
+use millpond::storage::disk::{Disk, DiskFile, OpenMode};
+use millpond::transfer::{Leases, Pace};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// What the copies of one node share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Transfers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    leases: Mutex<Leases>,
+    pace: Mutex<Pace>,
+    reads: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Transfers {
+    /// Those of a life of a node, in which nothing is leased yet.
+    #[must_use]
+    pub fn new(boot: Boot) -> Self {
+        let pace = Pace::new(limits::TRANSFER_BYTES_PER_SECOND, limits::TRANSFER_BURST_BYTES);
+        let shared = Shared {
+            began: Instant::now(),
+            leases: Mutex::new(Leases::new(boot.0)),
+            pace: Mutex::new(pace),
+            reads: Arc::new(Semaphore::new(limits::TRANSFER_READS_MAX)),
+            places: Arc::new(Semaphore::new(limits::TRANSFERS_RUNNING_MAX)),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The same disk, on which a leased file cannot be removed.
+    #[must_use]
+    pub fn guard(&self, disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
+        Arc::new(LeasedDisk { disk, transfers: self.clone() })
+    }
+
+    /// Time on the clock of leases and pace.
+    fn now(&self) -> Duration {
+        self.shared.began.elapsed()
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait before a piece of so many bytes is asked for.
+    fn reserve(&self, bytes: u64) -> Duration {
+        let now = self.now();
+        self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner).reserve(now, bytes)
+    }
+
+    /// Room to read for other nodes.
+    fn reads(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.reads)
+    }
+
+    /// Room for copies that run.
+    fn places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.places)
+    }
+}
+
+/// A disk that keeps what is leased.
+#[derive(Debug)]
+struct LeasedDisk {
+    disk: Arc<dyn Disk>,
+    transfers: Transfers,
+}
+
+impl Disk for LeasedDisk {
+    fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(path, mode)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+
+    fn make_folder(&self, folder: &str) -> io::Result<()> {
+        self.disk.make_folder(folder)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let now = self.transfers.now();
+        let leases = self.transfers.leases();
+        if leases.hold(now, path) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let removed = self.disk.remove(path);
+        drop(leases);
+        removed
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+}

@@ -1,0 +1,89 @@
+//! The serving side of copies: another node asks what the newest snapshot of a group here consists of, and then for its
+//! files, piece by piece. What travels is described in `millpond::transfer::wire`.
+//!
+//! It reads on worker threads, for a bounded number of requests at once; the rest hear that this node is overloaded. It
+//! does not need the group to run here: files are enough.
+
+use bytes::Bytes;
+use millpond::id::NodeId;
+use millpond::limits;
+use millpond::storage::copy;
+use millpond::storage::snapshot::SnapshotError;
+use millpond::transfer::TransferError;
+use millpond::transfer::wire::{ChunkRequest, Manifest, ManifestRequest, Refusal};
+
+use crate::env::Lane;
+use crate::links::{Answer, Fault, FaultCode};
+use crate::site::Site;
+
+/// How often the newest snapshot is looked for, where a newer one takes its place meanwhile.
+const LOOKS_MAX: u32 = 3;
+
+/// Answers with the manifest of the newest snapshot of a group, and keeps its files for the node that asks.
+pub fn manifest(site: &Site, from: NodeId, body: Bytes, answer: Answer) {
+    let here = site.clone();
+    run(site, answer, move || read_manifest(&here, from, &body));
+}
+
+/// Answers with a piece of a file that the node that asks has a lease of.
+pub fn chunk(site: &Site, from: NodeId, body: Bytes, answer: Answer) {
+    let here = site.clone();
+    run(site, answer, move || read_chunk(&here, from, &body));
+}
+
+fn run(site: &Site, answer: Answer, work: impl FnOnce() -> Result<Bytes, Refusal> + Send + 'static) {
+    let Ok(place) = site.transfers.reads().try_acquire_owned() else {
+        answer.send(Err(Fault::of(FaultCode::Overloaded)));
+        return;
+    };
+    let job = move || {
+        // Dropped by a panic, the answer says that nobody answered.
+        answer.send(work().map_err(|refusal| Fault::application(refusal.encode())));
+        drop(place);
+    };
+    site.env.blocking.run(Lane::Work, Box::new(job));
+}
+
+fn read_manifest(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {
+    let ManifestRequest { shard } = ManifestRequest::decode(body).map_err(unreadable)?;
+    let (disk, transfers) = (&*site.env.disk, &site.transfers);
+    for _ in 0..LOOKS_MAX {
+        let newest = copy::newest(disk, shard).map_err(failed)?.ok_or(Refusal::NoSnapshot)?;
+        let (position, segments) = (newest.position, newest.segments);
+        if segments.len() > limits::TRANSFER_SEGMENTS_MAX {
+            return Err(Refusal::Failed(format!("{} segments are too many to be copied", segments.len())));
+        }
+        let now = transfers.now();
+        let lease = transfers.leases().give(now, from, shard, position.index, &segments);
+        let lease = lease.ok_or(Refusal::Busy)?;
+        // What was removed before the lease was given is not missed later.
+        if copy::is_there(disk, shard, position.index, &segments).map_err(failed)? {
+            tracing::info!(%shard, node = from.0, index = position.index.0, "a snapshot is copied from here");
+            return Ok(
+                Manifest { lease, position, bytes: newest.file.bytes, hash: newest.file.hash, segments }.encode()
+            );
+        }
+    }
+    Err(Refusal::Failed("files of its newest snapshot are missing".to_owned()))
+}
+
+fn read_chunk(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {
+    let too_long = || Refusal::Failed("a piece may not be that long".to_owned());
+    let request = ChunkRequest::decode(body).map_err(unreadable)?.ok_or_else(too_long)?;
+    let now = site.transfers.now();
+    let path = site.transfers.leases().used(now, from, request.lease, request.shard, request.file);
+    let path = path.ok_or(Refusal::Gone)?;
+    let piece = copy::read_piece(&*site.env.disk, &path, request.offset, request.length as usize);
+    let piece = piece.map_err(failed)?.ok_or(Refusal::Gone)?;
+    site.metrics.transferred("served", piece.len() as u64);
+    Ok(piece)
+}
+
+fn failed(error: SnapshotError) -> Refusal {
+    tracing::warn!(%error, "a snapshot cannot be read for another node");
+    Refusal::Failed(error.to_string())
+}
+
+fn unreadable(error: TransferError) -> Refusal {
+    Refusal::Failed(error.to_string())
+}
