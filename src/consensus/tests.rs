@@ -388,20 +388,21 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
             Event::Trim { through: replica.applied() }
         }
     };
-    let mut effects = Vec::new();
-    if let Err(error) = replica.step(event, &mut effects) {
-        assert_eq!(error.class(), Class::Refuse, "{error}");
-    }
-    let mut through = None;
-    for effect in effects {
-        if let Effect::Persist { number, .. } = effect {
-            writes.push_back(number);
-        } else if let Effect::Apply { entries } = effect {
-            through = entries.last().map(|entry| entry.index);
+    let mut events = vec![event];
+    while let Some(event) = events.pop() {
+        let mut effects = Vec::new();
+        if let Err(error) = replica.step(event, &mut effects) {
+            assert_eq!(error.class(), Class::Refuse, "{error}");
         }
-    }
-    if let Some(through) = through {
-        replica.step(Event::Applied { through }, &mut Vec::new()).unwrap();
+        let mut through = None;
+        for effect in effects {
+            if let Effect::Persist { number, .. } = effect {
+                writes.push_back(number);
+            } else if let Effect::Apply { entries } = effect {
+                through = entries.last().map(|entry| entry.index);
+            }
+        }
+        events.extend(through.map(|through| Event::Applied { through }));
     }
 }
 
@@ -434,7 +435,9 @@ fn unrest(world: &mut World, ticket: u64, (what, one, other, records): (u8, u64,
         15 | 16 => world.change(leader.unwrap_or(at), ticket, Change::AddLearner(id(one))),
         17..20 => {
             let maybe = |number: u64| (number > 0).then_some(id(number));
-            let change = Change::Replace { add: maybe(one), remove: maybe(other) };
+            let learners = world.replica(leader.unwrap_or(at)).members().learners.clone();
+            let learner = learners.into_iter().nth(records);
+            let change = Change::Replace { add: learner.or(maybe(one)), remove: maybe(other) };
             world.change(leader.unwrap_or(at), ticket, change);
         }
         20 => world.change(leader.unwrap_or(at), ticket, Change::RemoveLearner(id(one))),
@@ -496,13 +499,19 @@ proptest! {
         prop_assert_eq!(all.len(), 1);
         prop_assert!(world.seat(leader).answered(u64::MAX).is_some());
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_group_agrees_whatever_changes_and_whatever_is_lost(
-        steps in proptest::collection::vec((0..24_u8, 1..8_u64, 0..8_u64, 0..4_usize), 1..120),
+        steps in proptest::collection::vec((0..24_u8, 1..8_u64, 0..8_u64, 0..4_usize), 1..160),
         seed: u64,
     ) {
         let mut world = World::new(3, seed);
+        world.tick(2 * limits::ELECTION_TICKS);
+        world.join(4);
         for (ticket, (what, one, other, records)) in steps.into_iter().enumerate() {
             unrest(&mut world, ticket as u64, (what, one, other, records));
         }
