@@ -1,5 +1,13 @@
 //! The `millpond-simulations` binary: reads the command line and runs one command.
 
+/// Writes to standard output. Who has closed it, as `head` does, need not be told; the exit code still says what came of it.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod children;
 mod commands;
 mod failure;

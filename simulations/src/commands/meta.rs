@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 }
                 Ok(Twice::Differ(how)) => {
                     differing += 1;
-                    bar.suspend(|| println!("seed {}: {how}", case.seed));
+                    bar.suspend(|| tell!("seed {}: {how}\n", case.seed));
                 }
                 Err(error) => trouble = Some(error),
             }
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     bar.finish_and_clear();
     trouble.map_or(Ok(()), Err)?;
-    println!("{alike} seeds did the same twice, {differing} did not; {broken} broke a promise the same way twice");
+    tell!("{alike} seeds did the same twice, {differing} did not; {broken} broke a promise the same way twice\n");
     Ok(if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

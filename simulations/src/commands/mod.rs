@@ -59,23 +59,23 @@ pub(crate) fn play(case: Case, args: &PlayArgs, again: &str) -> Result<ExitCode>
     let outcome = outcome::play(case, args.trace.as_deref())?;
     let held = outcome.report.violations.is_empty();
     if args.json {
-        println!("{}", serde_json::to_string(&outcome).expect("plain data"));
+        tell!("{}\n", serde_json::to_string(&outcome).expect("plain data"));
     } else if held {
         let (case, report) = (&outcome.case, &outcome.report);
         let seconds = report.virtual_ms as f64 / 1e3;
-        println!(
-            "held       seed {} with {} nodes: {} faults in {seconds:.1} simulated seconds",
+        tell!(
+            "held       seed {} with {} nodes: {} faults in {seconds:.1} simulated seconds\n",
             case.seed,
             case.nodes,
             case.faults.len()
         );
-        println!("trace      {} lines, digest {:016x}", report.lines, report.digest);
+        tell!("trace      {} lines, digest {:016x}\n", report.lines, report.digest);
         let seen: Vec<String> = report.seen.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        println!("seen       {}", seen.join(", "));
-        println!("process    {} draws, {} clock readings", outcome.random_calls, outcome.clock_calls);
+        tell!("seen       {}\n", seen.join(", "));
+        tell!("process    {} draws, {} clock readings\n", outcome.random_calls, outcome.clock_calls);
     } else {
         let case = outcome.case.clone();
-        print!("{}", failure::describe(&case, &Ending::Played(Box::new(outcome)), again));
+        tell!("{}", failure::describe(&case, &Ending::Played(Box::new(outcome)), again));
     }
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

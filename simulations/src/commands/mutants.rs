@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         );
         rows.push((name, found));
     }
-    print!("{}", table(&rows, args.count.then_some(seeds_max)));
+    tell!("{}", table(&rows, args.count.then_some(seeds_max)));
     let all = rows.iter().all(|(_, found)| found.first.is_some());
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

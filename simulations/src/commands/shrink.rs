@@ -72,9 +72,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         None => failure::keep(Path::new("target/simulations"), "shrunk-", &shrunk.case)?,
     };
-    print!("{}", failure::describe(&shrunk.case, &attempts.last, &failure::replay_again(&path)));
+    tell!("{}", failure::describe(&shrunk.case, &attempts.last, &failure::replay_again(&path)));
     let state = if shrunk.least { "no smaller one fails" } else { "attempts were spent, there may be a smaller one" };
-    println!("shrunk     {faults} faults to {} in {} attempts: {state}", shrunk.case.faults.len(), shrunk.attempts);
+    tell!("shrunk     {faults} faults to {} in {} attempts: {state}\n", shrunk.case.faults.len(), shrunk.attempts);
     Ok(ExitCode::SUCCESS)
 }
 

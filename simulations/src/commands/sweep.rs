@@ -72,9 +72,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         wall: began.elapsed(),
         jobs: args.children.jobs(),
     };
-    print!("{}", tally.summary(&args.seeds, args.cluster.nodes, &spent));
+    tell!("{}", tally.summary(&args.seeds, args.cluster.nodes, &spent));
     for (case, ending) in tally.failures.values().take(args.show) {
-        print!("\n{}", failure::describe(case, ending, &failure::run_again(case)));
+        tell!("\n{}", failure::describe(case, ending, &failure::run_again(case)));
     }
     Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

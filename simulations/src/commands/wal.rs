@@ -33,6 +33,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("{count} seeds held: {total:?}");
+    tell!("{count} seeds held: {total:?}\n");
     Ok(ExitCode::SUCCESS)
 }
