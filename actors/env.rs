@@ -115,3 +115,19 @@ pub struct Env {
     /// What is tuned.
     pub knobs: Knobs,
 }
+
+/// Runs work at once, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Inline;
+
+#[cfg(test)]
+impl Blocking for Inline {
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn run(&self, _: Lane, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}

@@ -212,8 +212,19 @@ pub struct SegmentMeta {
 impl SegmentMeta {
     /// Its file's name within the folder of its shard.
     pub fn name(&self) -> String {
-        format!("{:020}-{:020}.blocks", self.from.0, self.to.0)
+        segment_name(self.from, self.to)
     }
+}
+
+/// The name of the file of a segment from the first offset to the last.
+pub fn segment_name(from: Offset, to: Offset) -> String {
+    format!("{:020}-{:020}.blocks", from.0, to.0)
+}
+
+/// The first and the last offset of the segment whose file has this name; none where it is no segment's.
+pub fn segment_offsets(name: &str) -> Option<(Offset, Offset)> {
+    let (from, to) = name.strip_suffix(".blocks")?.split_once('-')?;
+    Some((Offset(from.parse().ok()?), Offset(to.parse().ok()?)))
 }
 
 /// The state of a shard as of one entry: what replaces the log through it.

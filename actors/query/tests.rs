@@ -20,7 +20,7 @@ use millpond::storage::lossy::LossyDisk;
 
 use super::*;
 use crate::board::{Board, Phase};
-use crate::env::{Blocking, Env, Lane};
+use crate::env::{Env, Inline};
 use crate::knobs::Knobs;
 use crate::links::Links;
 use crate::metrics::{Metrics, Standing as Gauges};
@@ -31,20 +31,6 @@ use crate::transfer::Transfers;
 use crate::tree::{Identity, TreeHandle};
 
 const NODE: NodeId = NodeId(1);
-
-/// Runs work at once.
-#[derive(Debug)]
-struct Inline;
-
-impl Blocking for Inline {
-    fn workers(&self) -> usize {
-        1
-    }
-
-    fn run(&self, _: Lane, work: Box<dyn FnOnce() + Send>) {
-        work();
-    }
-}
 
 type Held = Arc<Mutex<Shard>>;
 

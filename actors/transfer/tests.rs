@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::fetcher::{FetchReply, FetcherMessage, fetcher_seat, fetcher_spec};
 use super::*;
 use crate::board::Board;
-use crate::env::{Blocking, Env, Frame, Lane, PeerLink};
+use crate::env::{Env, Frame, Inline, PeerLink};
 use crate::folder::Folder;
 use crate::knobs::Knobs;
 use crate::links::{Answer, Inbound, Links, PeerState};
@@ -34,20 +34,6 @@ use crate::tree::{Identity, TreeHandle};
 const SHARD: ShardId = ShardId(2);
 const SOURCE: NodeId = NodeId(1);
 const TARGET: NodeId = NodeId(2);
-
-/// Runs work at once.
-#[derive(Debug)]
-struct Inline;
-
-impl Blocking for Inline {
-    fn workers(&self) -> usize {
-        1
-    }
-
-    fn run(&self, _: Lane, work: Box<dyn FnOnce() + Send>) {
-        work();
-    }
-}
 
 /// Hands frames straight to the other node's links.
 #[derive(Debug, Default)]

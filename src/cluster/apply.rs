@@ -200,8 +200,7 @@ impl Cluster {
 
     /// The replicas that vote in any group or are about to.
     fn seated(&self) -> BTreeSet<ReplicaId> {
-        let groups = self.shards.shards.iter().chain([&self.metadata]);
-        let voters = groups.flat_map(|placement| placement.replicas.values().copied());
+        let voters = self.groups().flat_map(|placement| placement.replicas.values().copied());
         let joining = self.moves.values().filter_map(|under_way| under_way.add.map(|seat| seat.replica));
         voters.chain(joining).collect()
     }
@@ -258,9 +257,8 @@ impl Cluster {
         if let Some(under_way) = self.moves.values().find(|under_way| under_way.involves(node)) {
             return Err(CommandRefusal::InMove { node, shard: under_way.shard, id: under_way.id });
         }
-        let groups = self.shards.shards.iter().chain([&self.metadata]);
         let holding =
-            groups.filter(|placement| placement.replicas.contains_key(&node)).map(|placement| placement.shard);
+            self.groups().filter(|placement| placement.replicas.contains_key(&node)).map(|placement| placement.shard);
         let holding: Vec<ShardId> = holding.collect();
         if let Some(&first) = holding.first() {
             return Err(CommandRefusal::NotEmpty { node, groups: holding.len(), first });
@@ -276,8 +274,7 @@ impl Cluster {
             return Ok(Applied::Nothing);
         }
         self.check_store(store)?;
-        let groups = self.shards.shards.iter().chain([&self.metadata]);
-        let voters = groups.filter_map(|placement| placement.replicas.get(&node).copied());
+        let voters = self.groups().filter_map(|placement| placement.replicas.get(&node).copied());
         let joining = self.moves.values().filter_map(|under_way| under_way.add).filter(|seat| seat.node == node);
         let gone: BTreeSet<ReplicaId> = voters.chain(joining.map(|seat| seat.replica)).collect();
         let lost = gone.difference(&self.lost).count();

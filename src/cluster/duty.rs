@@ -47,6 +47,11 @@ impl Cluster {
         self.shards.placement(shard)
     }
 
+    /// Where the voters of every group live, the metadata group last; of that nobody before the cluster is formed.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Placement> {
+        self.shards.shards.iter().chain([&self.metadata])
+    }
+
     /// What a node with this data folder must run, by group; nothing with a folder that is not its own, whose replicas
     /// are lost.
     pub fn holds(&self, node: NodeId, store: StoreId) -> BTreeMap<ShardId, Duty> {
@@ -57,7 +62,7 @@ impl Cluster {
         let lives = |replica: &ReplicaId| !self.lost.contains(replica);
         let mut duties = BTreeMap::new();
         duties.extend(self.observers.get(&node).map(|replica| (ShardId::METADATA, Duty::Observer(*replica))));
-        for placement in self.shards.shards.iter().chain([&self.metadata]) {
+        for placement in self.groups() {
             let shard = placement.shard;
             if let Some(replica) = placement.replicas.get(&node).copied().filter(lives) {
                 let leaves = self.moves.get(&shard).and_then(|under_way| under_way.remove);

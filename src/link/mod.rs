@@ -10,8 +10,10 @@
 //! - an end that starts anew, with its process or alone, is a new life: nothing of an earlier one is taken.
 //!
 //! Lost frames take their credit with them. A heartbeat says what was sent; what had been sent by the heartbeat before
-//! and did not come by then is forgiven, both ends learn of it, and calls under way fail with an unknown outcome. The room does not know what a hello says, what a message means, how a frame
-//! travels, nor what time it is: the caller tells it with every event.
+//! and did not come by then is forgiven, both ends learn of it, and calls under way fail with an unknown outcome.
+//!
+//! The room does not know what a hello says, what a message means, how a frame travels, nor what time it is: the caller
+//! tells it with every event.
 
 mod envelope;
 mod error;

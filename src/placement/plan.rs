@@ -131,7 +131,7 @@ impl MoveReason {
 
 impl<'a> Observed<'a> {
     /// All groups, the metadata group last.
-    fn placements(&self) -> impl Iterator<Item = &'a Placement> + use<'a> {
+    pub(super) fn placements(&self) -> impl Iterator<Item = &'a Placement> + use<'a> {
         self.map.shards.iter().chain([self.metadata])
     }
 }

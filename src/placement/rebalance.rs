@@ -54,8 +54,7 @@ impl Plan<'_> {
 
     /// A replica in a zone that holds more of its shard than another zone would with it.
     fn by_zone(&self) -> Option<(ShardId, NodeId, NodeId)> {
-        let groups = self.observed.map.shards.iter().chain([self.observed.metadata]);
-        groups.filter(|placement| self.is_movable(placement)).find_map(|placement| {
+        self.observed.placements().filter(|placement| self.is_movable(placement)).find_map(|placement| {
             let crowd = |from: NodeId| self.in_zone_of(from, placement, Some(from));
             let worst = |from: &&NodeId| {
                 (crowd(**from), self.load[*from].replicas, !self.leads(**from, placement.shard), **from)

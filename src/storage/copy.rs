@@ -17,9 +17,9 @@ use std::io;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, OpenMode};
+use super::disk::{Disk, OpenMode, remove_if_there};
 use super::segment::{self, folder};
-use super::snapshot::{self, SnapshotError, failed, remove_if_there};
+use super::snapshot::{self, SnapshotError, failed};
 use crate::class::Class;
 use crate::entry::{Position, SegmentMeta};
 use crate::id::{Index, ShardId};
@@ -147,7 +147,7 @@ pub fn append(disk: &dyn Disk, shard: ShardId, name: &str, offset: u64, piece: &
     let path = format!("{folder}/{name}{PART}");
     let file = if offset == 0 {
         disk.make_folder(&folder).map_err(failed("make", &folder))?;
-        remove_if_there(disk, &path)?;
+        remove_if_there(disk, &path).map_err(failed("remove", &path))?;
         disk.open(&path, OpenMode::CreateNew).map_err(failed("create", &path))?
     } else {
         disk.open(&path, OpenMode::ReadWrite).map_err(failed("open", &path))?
@@ -173,7 +173,7 @@ pub fn measure(disk: &dyn Disk, shard: ShardId, name: &str) -> Result<Option<Mea
         Err(error) => return Err(failed("open", &path)(error)),
     };
     if copy && let Err(error) = file.sync() {
-        remove_if_there(disk, &path)?;
+        remove_if_there(disk, &path).map_err(failed("remove", &path))?;
         return Err(failed("sync", &path)(error));
     }
     let bytes = file.len().map_err(failed("measure", &path))?;
@@ -268,7 +268,8 @@ impl CleanError {
 pub fn discard(disk: &dyn Disk, shard: ShardId) -> Result<(), SnapshotError> {
     let folder = folder(shard);
     for name in names(disk, shard)?.iter().filter(|name| name.ends_with(PART)) {
-        remove_if_there(disk, &format!("{folder}/{name}"))?;
+        let path = format!("{folder}/{name}");
+        remove_if_there(disk, &path).map_err(failed("remove", &path))?;
     }
     Ok(())
 }

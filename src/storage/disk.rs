@@ -42,10 +42,18 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
+/// Removes a file unless it is gone already.
+pub(super) fn remove_if_there(disk: &dyn Disk, path: &str) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Removes a file unless it is gone already or leased.
 pub(super) fn remove_unless_leased(disk: &dyn Disk, path: &str) -> io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Ok(()),
+    match remove_if_there(disk, path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
         outcome => outcome,
     }
 }

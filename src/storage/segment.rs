@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::disk::{Disk, DiskFile, OpenMode, remove_unless_leased};
+use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
 use crate::class::Class;
 use crate::entry::SegmentMeta;
 use crate::id::{Offset, ShardId};
@@ -148,7 +148,7 @@ impl<'a> SegmentWriter<'a> {
         let folder = folder(shard);
         disk.make_folder(&folder).map_err(failed("make", &folder))?;
         let temporary = format!("{folder}/{:020}.blocks.tmp", from.0);
-        remove_if_there(disk, &temporary)?;
+        remove_if_there(disk, &temporary).map_err(failed("remove", &temporary))?;
         let file = disk.open(&temporary, OpenMode::CreateNew).map_err(failed("create", &temporary))?;
         let mut head = [0; HEAD];
         head[..4].copy_from_slice(MAGIC);
@@ -231,13 +231,6 @@ impl<'a> SegmentWriter<'a> {
         self.disk.rename(&self.temporary, &path).map_err(failed("rename", &self.temporary))?;
         self.disk.sync_folder(&folder).map_err(failed("sync", &folder))?;
         Ok(meta)
-    }
-}
-
-fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), SegmentError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskFile, OpenMode, remove_unless_leased};
+use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
 use super::redb_backend::{DiskBackend, Overlay};
 use super::segment::folder;
 use crate::class::Class;
@@ -381,7 +381,7 @@ pub(super) fn create_file(
     fill: impl FnOnce(&Database) -> Result<(), redb::Error>,
 ) -> Result<(), SnapshotError> {
     let temporary = format!("{path}.tmp");
-    remove_if_there(disk, &temporary)?;
+    remove_if_there(disk, &temporary).map_err(failed("remove", &temporary))?;
     let file = disk.open(&temporary, OpenMode::CreateNew).map_err(failed("create", &temporary))?;
     let database = database_on(file.clone(), &temporary)?;
     fill(&database).map_err(refused("write", &temporary))?;
@@ -412,13 +412,6 @@ fn value_sum(shard: ShardId, index: Index, key: u64, value: &[u8]) -> u64 {
     hash.update(&key.to_le_bytes());
     hash.update(value);
     hash.digest()
-}
-
-pub(super) fn remove_if_there(disk: &dyn Disk, path: &str) -> Result<(), SnapshotError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 pub(super) fn failed<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> SnapshotError + 'a {

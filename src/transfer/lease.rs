@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::wire::File;
-use crate::entry::SegmentMeta;
+use crate::entry::{SegmentMeta, segment_offsets};
 use crate::id::{Index, NodeId, Offset, ShardId};
 use crate::limits::{TRANSFER_LEASE, TRANSFER_LEASES_MAX};
 use crate::storage::segment::folder;
@@ -76,7 +76,7 @@ impl Leases {
     pub fn hold(&self, now: Duration, path: &str) -> bool {
         let Some((within, name)) = path.rsplit_once('/') else { return false };
         let mut living = self.leases.values().filter(|lease| lease.until > now && folder(lease.shard) == within);
-        let segment = offsets_of(name);
+        let segment = segment_offsets(name);
         living.any(|lease| {
             segment.is_some_and(|segment| lease.segments.contains(&segment)) || snapshot::name(lease.index) == name
         })
@@ -87,11 +87,6 @@ impl Leases {
     pub fn living(&self, now: Duration) -> usize {
         self.leases.values().filter(|lease| lease.until > now).count()
     }
-}
-
-fn offsets_of(name: &str) -> Option<(Offset, Offset)> {
-    let (from, to) = name.strip_suffix(".blocks")?.split_once('-')?;
-    Some((Offset(from.parse().ok()?), Offset(to.parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -172,6 +167,6 @@ mod tests {
     fn a_name_of_a_segment_is_that_of_its_manifest() {
         let meta = meta(12, 345);
         assert_eq!(File::Segment { from: meta.from, to: meta.to }.name(Index(1)), meta.name());
-        assert_eq!(offsets_of(&meta.name()), Some((meta.from, meta.to)));
+        assert_eq!(segment_offsets(&meta.name()), Some((meta.from, meta.to)));
     }
 }

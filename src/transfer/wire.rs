@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::TransferError;
-use crate::entry::{Position, SegmentMeta};
+use crate::entry::{Position, SegmentMeta, segment_name};
 use crate::id::{Index, Offset, ShardId};
 use crate::limits::{FAULT_BYTES_MAX, TRANSFER_CHUNK_BYTES, TRANSFER_SEGMENTS_MAX};
 use crate::storage::copy::Measured;
@@ -69,7 +69,7 @@ impl File {
     pub fn name(self, index: Index) -> String {
         match self {
             Self::Snapshot => snapshot::name(index),
-            Self::Segment { from, to } => format!("{:020}-{:020}.blocks", from.0, to.0),
+            Self::Segment { from, to } => segment_name(from, to),
         }
     }
 }

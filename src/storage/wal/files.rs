@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::WalOptions;
 use super::format::{Header, RECORDS_AT};
 use crate::limits;
-use crate::storage::disk::{Disk, DiskFile, OpenMode};
+use crate::storage::disk::{Disk, DiskFile, OpenMode, remove_if_there};
 use crate::storage::error::{StorageError, io_error};
 
 pub(super) const FOLDER: &str = "wal";
@@ -189,10 +189,10 @@ impl Files {
                 self.rename(NEW, name)?;
                 Ok(Some(file))
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => match self.disk.remove(NEW) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", NEW)(error)),
-                Ok(()) | Err(_) => Ok(None),
-            },
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                remove_if_there(&*self.disk, NEW).map_err(io_error("remove", NEW))?;
+                Ok(None)
+            }
             Err(error) => Err(io_error("make", NEW)(error)),
         }
     }
