@@ -4,7 +4,9 @@ use bytes::Bytes;
 use millpond::id::NodeId;
 use millpond::shard::Verdict;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
+use crate::govern::Carried;
 use crate::ingest::ingester::IngesterMessage;
 use crate::links::Answer;
 use crate::supervision::Own;
@@ -14,6 +16,8 @@ use crate::supervision::Own;
 pub enum AppendOutcome {
     /// A majority has it on disk and the leader has applied it: a verdict for each sub-batch.
     Applied(Vec<Verdict>),
+    /// The same of a command of the metadata group: what it did.
+    Governed(Carried),
     /// It is in no log: this replica does not lead; the node that does, if known.
     NotLeader(Option<NodeId>),
     /// It is in no log: the replica has more waiting than it may.
@@ -41,6 +45,7 @@ pub struct AppendReply(Option<Waiter>);
 enum Waiter {
     Ingester { myself: Own<IngesterMessage>, flight: u64 },
     Peer(Answer),
+    Caller(oneshot::Sender<AppendOutcome>),
 }
 
 impl AppendReply {
@@ -52,6 +57,11 @@ impl AppendReply {
     /// A node that forwarded the entry.
     pub fn peer(answer: Answer) -> Self {
         Self(Some(Waiter::Peer(answer)))
+    }
+
+    /// A task of this node.
+    pub fn caller(reply: oneshot::Sender<AppendOutcome>) -> Self {
+        Self(Some(Waiter::Caller(reply)))
     }
 
     /// Nobody: a proposal of this node's own.
@@ -71,6 +81,8 @@ impl AppendReply {
                 let _ = myself.cast(IngesterMessage::Landed { flight, outcome });
             }
             Some(Waiter::Peer(answer)) => answer.send(Ok(outcome.encode())),
+            // A task that gave up does not listen any more.
+            Some(Waiter::Caller(reply)) => drop(reply.send(outcome)),
             None => {}
         }
     }

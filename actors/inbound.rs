@@ -8,6 +8,7 @@ use millpond::link::{Fault, Method};
 use tokio::sync::watch;
 
 use crate::append::AppendReply;
+use crate::govern;
 use crate::links::{Answer, Inbound, PeerState};
 use crate::metadata::{Greeting, MetadataMessage};
 use crate::query::QueryGate;
@@ -68,6 +69,7 @@ impl Inbound for Reception {
     fn call(&self, from: NodeId, method: Method, body: Bytes, answer: Answer) {
         match method {
             Method::Append => self.append(body, answer),
+            Method::Govern => govern::serve(&self.site, body, answer),
             Method::Scan | Method::Records => self.query.serve_peer(body, answer),
             Method::Manifest => source::manifest(&self.site, from, body, answer),
             Method::Chunk => source::chunk(&self.site, from, body, answer),

@@ -6,6 +6,7 @@ pub mod boot;
 pub mod disk;
 pub mod env;
 pub mod folder;
+pub mod govern;
 pub mod inbound;
 pub mod ingest;
 pub mod input;

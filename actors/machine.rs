@@ -51,10 +51,12 @@ pub enum Applied {
     Verdicts(Vec<Verdict>),
     /// Something is to be written as a segment, a snapshot, or both.
     Seal(Arc<SealWork>),
-    /// The cluster is another.
+    /// An entry of the metadata group: the cluster is another, or has at least seen one more.
     Cluster {
         /// It.
         cluster: Arc<Cluster>,
+        /// What became of the command.
+        outcome: cluster::Applied,
         /// A snapshot is due.
         seal: Option<Arc<SealWork>>,
     },
@@ -364,8 +366,7 @@ impl MetadataMachine {
         self.cluster = Arc::new(cluster);
         let due = position.index.0 - self.sealed.0 >= limits::METADATA_ENTRIES_PER_SNAPSHOT;
         let seal = due.then(|| Arc::new(SealWork::Metadata { position, cluster: Arc::clone(&self.cluster) }));
-        match outcome {
-            cluster::Applied::Nothing if seal.is_none() => return Ok(Applied::Nothing),
+        match &outcome {
             cluster::Applied::Refused { why } => tracing::info!(%why, "a command of the metadata group was refused"),
             cluster::Applied::Formed { cluster } => tracing::info!(%cluster, "the cluster is formed"),
             cluster::Applied::Placed { epoch } => tracing::info!(epoch = epoch.0, "the shards are placed"),
@@ -383,6 +384,6 @@ impl MetadataMachine {
             cluster::Applied::ReplicationSet { copies } => tracing::info!(copies, "the number of copies was set"),
             cluster::Applied::Nothing => {}
         }
-        Ok(Applied::Cluster { cluster: Arc::clone(&self.cluster), seal })
+        Ok(Applied::Cluster { cluster: Arc::clone(&self.cluster), outcome, seal })
     }
 }

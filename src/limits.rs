@@ -229,6 +229,8 @@ pub const HANDSHAKES_PER_PEER_MAX: usize = 4;
 pub const PEER_ARRIVALS_MAX: usize = 64;
 /// Time between two proposals of the first entry of a cluster.
 pub const FORMATION_TICK: Duration = Duration::from_millis(250);
+/// Time in which a command must come to the leader of the metadata group and be applied there: a few elections.
+pub const GOVERN_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks of the placer at where leaders are.
 pub const PLACER_TICK: Duration = Duration::from_secs(2);
 /// First and longest wait between dials.
@@ -427,6 +429,7 @@ const _: () = assert!(MOVES_PER_NODE_MAX <= MOVES_MAX && NODES_MAX <= NODES_EVER
 const _: () = assert!(REBALANCE_REPLICAS_APART >= 2);
 const _: () = assert!(METADATA_VOTERS_MAX >= 3 && METADATA_VOTERS_MAX <= NODES_MAX);
 const _: () = assert!(NODES_MAX * 96 + FINGERPRINT_KEYS_MAX * (FINGERPRINT_KEY_BYTES_MAX + 16) < HELLO_BYTES_MAX);
+const _: () = assert!(GOVERN_DEADLINE.as_millis() > 4 * ELECTION_TICKS as u128 * TICK.as_millis());
 const _: () = assert!(REHOME_AFTER_BOUNDS.0.as_millis() > LINK_SUSPECT_AFTER.as_millis());
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);

@@ -259,7 +259,11 @@ impl IngesterState {
         lane.in_flight -= 1;
         let verdicts = match outcome {
             AppendOutcome::Applied(verdicts) if verdicts.len() == carried.len() => verdicts,
-            AppendOutcome::Applied(_) | AppendOutcome::NotLeader(_) | AppendOutcome::Busy | AppendOutcome::Unknown => {
+            AppendOutcome::Applied(_)
+            | AppendOutcome::Governed(_)
+            | AppendOutcome::NotLeader(_)
+            | AppendOutcome::Busy
+            | AppendOutcome::Unknown => {
                 self.put_back(shard, carried);
                 return;
             }

@@ -110,7 +110,7 @@ impl Inbound for Node {
         match method {
             Method::Append => answer.send(Ok(body)),
             Method::Records => answer.send(Err(Fault::application(Bytes::from_static(b"not now")))),
-            Method::Scan | Method::Manifest | Method::Chunk => drop(answer),
+            Method::Scan | Method::Manifest | Method::Chunk | Method::Govern => drop(answer),
         }
     }
 

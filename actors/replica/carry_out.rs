@@ -158,10 +158,10 @@ impl ReplicaState {
                 self.seals.push_back(super::sealing::Seal::new(job));
                 self.carry_on_sealing();
             }
-            Applied::Cluster { cluster, seal } => {
+            Applied::Cluster { cluster, outcome, seal } => {
                 self.arguments.board.cluster().send_replace(cluster);
                 if let Some((reply, _)) = waiting {
-                    reply.send(AppendOutcome::Applied(Vec::new()));
+                    reply.send(AppendOutcome::Governed(outcome.into()));
                 }
                 // One snapshot at a time: the next is due again with the entry after.
                 if let Some(work) = seal.filter(|_| self.seals.is_empty()) {

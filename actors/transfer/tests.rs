@@ -60,7 +60,7 @@ impl Inbound for Desk {
         match method {
             Method::Manifest => source::manifest(site, from, body, answer),
             Method::Chunk => source::chunk(site, from, body, answer),
-            Method::Append | Method::Scan | Method::Records => drop(answer),
+            Method::Append | Method::Scan | Method::Records | Method::Govern => drop(answer),
         }
     }
 

@@ -105,6 +105,8 @@ wire! {
         Manifest = 4,
         /// Read a piece of one of those files.
         Chunk = 5,
+        /// Carry out a command of the metadata group, whose leader is there.
+        Govern = 6,
     }
 }
 

@@ -88,7 +88,7 @@ impl World {
                 Effect::Request { life, call, method, body } => {
                     let outcome = match method {
                         Method::Append => Ok(body),
-                        Method::Scan | Method::Records | Method::Manifest | Method::Chunk => {
+                        Method::Scan | Method::Records | Method::Manifest | Method::Chunk | Method::Govern => {
                             Err(Fault::application(body))
                         }
                     };
