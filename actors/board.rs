@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use millpond::cluster::Cluster;
 use millpond::consensus::Role;
+use millpond::entry::Members;
 use millpond::id::{Index, NodeId, Offset, ReplicaId, ShardId, Term};
 use millpond::limits;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,12 @@ pub enum Phase {
 /// One peer replica as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follower {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Whether it only follows and does not vote.
+    pub learner: bool,
+    /// Whether it is as far as the leader, but for what is on its way.
+    pub caught_up: bool,
     /// The node that holds it.
     pub node: NodeId,
     /// The highest index it is known to have persisted.
@@ -84,6 +91,10 @@ pub struct Standing {
     pub unsealed_bytes: u64,
     /// Registered segments.
     pub segments: usize,
+    /// Bytes of their files.
+    pub segment_bytes: u64,
+    /// The members of its group, as far as it has applied its log.
+    pub members: Members,
     /// The other replicas, where this one leads.
     pub followers: Vec<Follower>,
 }
@@ -108,6 +119,8 @@ impl Standing {
             head_bytes: 0,
             unsealed_bytes: 0,
             segments: 0,
+            segment_bytes: 0,
+            members: Members::default(),
             followers: Vec::new(),
         }
     }
@@ -204,6 +217,17 @@ impl Board {
     /// The replicated state of the metadata group, as last applied here.
     pub fn cluster(&self) -> &watch::Sender<Arc<Cluster>> {
         &self.cluster
+    }
+
+    /// Publishes the state of the metadata group. A replica that starts again comes from an older one.
+    pub fn cluster_is(&self, cluster: Arc<Cluster>) {
+        self.cluster.send_if_modified(|known| {
+            let newer = cluster.applied() > known.applied();
+            if newer {
+                *known = cluster;
+            }
+            newer
+        });
     }
 
     /// Room on the disk.

@@ -230,7 +230,8 @@ pub async fn start(
     let log = tree.seat("log-writer", Some(ROOT));
     let transfers = Transfers::new(env.boot);
     let env = Env { disk: transfers.guard(Arc::clone(&env.disk)), ..env };
-    let site = Site { config: Arc::new(config), env, tree, board, log, links, metrics, transfers };
+    let identity = store.identity.identity.store;
+    let site = Site { config: Arc::new(config), store: identity, env, tree, board, log, links, metrics, transfers };
     let formation = Formation::new(metadata::settings(&site), store.identity.identity);
     let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
     let metadata = site.tree.seat("metadata", Some(ROOT));

@@ -45,6 +45,7 @@ impl From<Applied> for Carried {
             | Applied::Placed { .. }
             | Applied::Began { .. }
             | Applied::Ended { .. }
+            | Applied::Confirmed { .. }
             | Applied::Cancelled { .. }
             | Applied::NodeChanged { .. }
             | Applied::StoreReplaced { .. }

@@ -11,6 +11,9 @@ use crate::append::AppendReply;
 use crate::govern;
 use crate::links::{Answer, Inbound, PeerState};
 use crate::metadata::{Greeting, MetadataMessage};
+use crate::node::ROOT;
+use crate::placer::PlacerMessage;
+use crate::placer::report::NodeReport;
 use crate::query::QueryGate;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
@@ -24,6 +27,7 @@ pub struct Reception {
     metadata: Address<MetadataMessage>,
     greeting: watch::Receiver<Arc<Greeting>>,
     query: QueryGate,
+    placer: Address<PlacerMessage>,
 }
 
 impl Reception {
@@ -34,7 +38,8 @@ impl Reception {
         greeting: watch::Receiver<Arc<Greeting>>,
         query: QueryGate,
     ) -> Self {
-        Self { site, metadata, greeting, query }
+        let placer = site.tree.seat("placer", Some(ROOT));
+        Self { site, metadata, greeting, query, placer }
     }
 
     /// An entry that another node forwards: the shard's number, then the command.
@@ -57,11 +62,11 @@ impl Reception {
 }
 
 impl Inbound for Reception {
-    fn raft(&self, _: NodeId, batch: Vec<(ShardId, Bytes)>) {
+    fn raft(&self, from: NodeId, batch: Vec<(ShardId, Bytes)>) {
         for (shard, message) in batch {
             if let Some(replica) = self.site.board.replica(shard) {
                 // A replica that is not running is a replica that lost a message, which raft repairs.
-                let _ = replica.cast(ReplicaMessage::Receive(message));
+                let _ = replica.cast(ReplicaMessage::Receive { from, message });
             }
         }
     }
@@ -73,6 +78,9 @@ impl Inbound for Reception {
             Method::Scan | Method::Records => self.query.serve_peer(body, answer),
             Method::Manifest => source::manifest(&self.site, from, body, answer),
             Method::Chunk => source::chunk(&self.site, from, body, answer),
+            Method::Report => answer.send(Ok(NodeReport::of(&self.site).encode())),
+            // Dropped where the placer is not there, the answer says so.
+            Method::Plan => drop(self.placer.cast(PlacerMessage::Asked(answer))),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod prepare;
 pub mod production;
 pub mod query;
 pub mod replica;
+pub mod roster;
 pub mod sealer;
 pub mod settings;
 pub mod shards;

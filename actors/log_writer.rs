@@ -62,6 +62,13 @@ pub enum LogWriterMessage {
         /// The last entry to forget.
         through: Position,
     },
+    /// A replica is gone for good: forget its log. None of its lives runs any more.
+    Forget {
+        /// The group.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// Read entries that are no longer in memory, for a slow follower.
     Read {
         /// The group.
@@ -184,9 +191,10 @@ impl LogWriterState {
                 self.newest.insert(shard, incarnation);
                 self.waiting.push_back(message);
             }
-            LogWriterMessage::Persist { .. } | LogWriterMessage::Trim { .. } | LogWriterMessage::Read { .. } => {
-                self.waiting.push_back(message);
-            }
+            LogWriterMessage::Persist { .. }
+            | LogWriterMessage::Trim { .. }
+            | LogWriterMessage::Forget { .. }
+            | LogWriterMessage::Read { .. } => self.waiting.push_back(message),
         }
         if self.waiting.is_empty() && !self.looks_for_room {
             return;
@@ -238,6 +246,7 @@ impl LogWriterState {
                 self.newest.get(shard).is_some_and(|newest| incarnation < newest)
             }
             LogWriterMessage::Trim { .. }
+            | LogWriterMessage::Forget { .. }
             | LogWriterMessage::Read { .. }
             | LogWriterMessage::Committed(_)
             | LogWriterMessage::Retry => false,
@@ -289,6 +298,7 @@ fn shard_of(message: &LogWriterMessage) -> Option<ShardId> {
     match message {
         LogWriterMessage::Persist { shard, .. }
         | LogWriterMessage::Open { shard, .. }
+        | LogWriterMessage::Forget { shard, .. }
         | LogWriterMessage::Trim { shard, .. } => Some(*shard),
         LogWriterMessage::Read { .. } | LogWriterMessage::Committed(_) | LogWriterMessage::Retry => None,
     }
@@ -330,6 +340,10 @@ fn commit(wal: &mut Wal, messages: Vec<LogWriterMessage>) -> Result<Group, Stora
                     outcome => outcome?,
                 }
             }
+            LogWriterMessage::Forget { shard, replica } => match wal.forget(shard, replica) {
+                Err(StorageError::Full { .. }) => group.deferred.push(LogWriterMessage::Forget { shard, replica }),
+                outcome => outcome?,
+            },
             LogWriterMessage::Open { shard, replica, incarnation, reply } => {
                 group.bytes += wal.flush()?.bytes;
                 group.tellings.append(&mut persisted);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond::cluster::{self, Cluster};
-use millpond::entry::{Position, SegmentMeta};
-use millpond::id::{Index, Offset, ReplicaId, ShardId, Term};
+use millpond::entry::{Members, MembersError, Position, SegmentMeta};
+use millpond::id::{Index, Offset, ShardId, Term};
 use millpond::query::View;
 use millpond::shard::{self, Command, SealJob, SealedBlock, Shard, ShardError, ShardOptions, Verdict};
 use millpond::storage::disk::Disk;
@@ -30,6 +30,9 @@ pub enum MachineError {
     /// The metadata group's state cannot be read.
     #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),
+    /// A snapshot does not say who the members of its group were.
+    #[error(transparent)]
+    Members(#[from] MembersError),
 }
 
 impl MachineError {
@@ -40,6 +43,7 @@ impl MachineError {
             Self::Segment(error) => error.class(),
             Self::Shard(error) => error.class(),
             Self::Cluster(error) => error.class(),
+            Self::Members(error) => error.class(),
         }
     }
 }
@@ -112,7 +116,7 @@ impl SealWork {
         Ok(Written { segment: Some((meta, Arc::new(segment))) })
     }
 
-    /// Writes the snapshot, durable when it returns; blocking.
+    /// Writes the snapshot with the members as of it, durable when it returns; blocking.
     ///
     /// # Errors
     /// What the disk says.
@@ -120,9 +124,9 @@ impl SealWork {
         &self,
         disk: &Arc<dyn Disk>,
         manifest: Vec<SegmentMeta>,
-        voters: &[ReplicaId],
+        members: &Members,
     ) -> Result<(), MachineError> {
-        let conf = rmp_serde::to_vec(voters).expect("numbers always encode");
+        let conf = members.encode();
         let shard = match self {
             Self::Shard(job) => {
                 snapshot::write(&**disk, &job.snapshot(manifest), &conf)?;
@@ -130,7 +134,7 @@ impl SealWork {
             }
             Self::Metadata { position, cluster } => {
                 let (position, state) = (*position, cluster.encode().into());
-                snapshot::write_metadata(&**disk, &StoredMetadata { position, conf: conf.into(), state })?;
+                snapshot::write_metadata(&**disk, &StoredMetadata { position, conf, state })?;
                 ShardId::METADATA
             }
         };
@@ -182,16 +186,33 @@ pub struct MetadataMachine {
     sealed: Index,
 }
 
+/// The snapshot that a machine was restored from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The last entry in it.
+    pub position: Position,
+    /// The members of the group as of it.
+    pub members: Members,
+}
+
+impl Origin {
+    fn new(position: Position, conf: &Bytes) -> Result<Self, MachineError> {
+        Ok(Self { position, members: Members::decode(conf)? })
+    }
+}
+
 impl Machine {
-    /// Reads the newest snapshot and opens the segments it names; blocking.
+    /// Reads the newest snapshot and opens the segments it names; blocking. Without a snapshot it is new.
     ///
     /// # Errors
     /// What is damaged or missing. The caller shows it and tries again: nothing is served meanwhile.
-    pub fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<Self, MachineError> {
+    pub fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<(Self, Option<Origin>), MachineError> {
         if shard == ShardId::METADATA {
-            return Ok(Self::Metadata(MetadataMachine::restore(disk)?));
+            let (machine, origin) = MetadataMachine::restore(disk)?;
+            return Ok((Self::Metadata(machine), origin));
         }
-        Ok(Self::Shard(ShardMachine::restore(disk, shard)?))
+        let (machine, origin) = ShardMachine::restore(disk, shard)?;
+        Ok((Self::Shard(machine), origin))
     }
 
     /// The last entry applied.
@@ -238,6 +259,14 @@ impl Machine {
     pub fn segments(&self) -> usize {
         match self {
             Self::Shard(machine) => machine.segments.len(),
+            Self::Metadata(_) => 0,
+        }
+    }
+
+    /// Bytes of the registered segments' files.
+    pub fn segment_bytes(&self) -> u64 {
+        match self {
+            Self::Shard(machine) => machine.segments.iter().map(|segment| segment.meta().bytes).sum(),
             Self::Metadata(_) => 0,
         }
     }
@@ -316,7 +345,7 @@ impl Machine {
 }
 
 impl ShardMachine {
-    fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<Self, MachineError> {
+    fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<(Self, Option<Origin>), MachineError> {
         let latest = snapshot::latest(&**disk, shard)?;
         // A damaged snapshot may name segments that no other does: nothing is cleared away before it is repaired.
         let whole = latest.damaged.is_empty();
@@ -328,8 +357,9 @@ impl ShardMachine {
                 segment::remove_unregistered(&**disk, shard, &[])?;
             }
             let shard = Shard::new(shard, ShardOptions::default());
-            return Ok(Self { shard, segments: Vec::new(), sealed: Index(0) });
+            return Ok((Self { shard, segments: Vec::new(), sealed: Index(0) }, None));
         };
+        let origin = Origin::new(stored.snapshot.position, &stored.conf)?;
         let snapshot = stored.snapshot;
         if whole {
             segment::remove_unregistered(&**disk, shard, &snapshot.segments)?;
@@ -337,21 +367,22 @@ impl ShardMachine {
         let open = |meta| Segment::open(&**disk, shard, meta).map(Arc::new);
         let segments = snapshot.segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let sealed = snapshot.position.index;
-        Ok(Self { shard: Shard::restore(&snapshot, ShardOptions::default())?, segments, sealed })
+        Ok((Self { shard: Shard::restore(&snapshot, ShardOptions::default())?, segments, sealed }, Some(origin)))
     }
 }
 
 impl MetadataMachine {
-    fn restore(disk: &Arc<dyn Disk>) -> Result<Self, MachineError> {
+    fn restore(disk: &Arc<dyn Disk>) -> Result<(Self, Option<Origin>), MachineError> {
         let latest = snapshot::latest_metadata(&**disk)?;
         for (index, error) in latest.damaged {
             tracing::warn!(index = index.0, %error, "a snapshot of the metadata group is damaged and left aside");
         }
         let Some(stored) = latest.newest else {
-            return Ok(Self { cluster: Arc::default(), applied: Index(0), sealed: Index(0) });
+            return Ok((Self { cluster: Arc::default(), applied: Index(0), sealed: Index(0) }, None));
         };
+        let origin = Origin::new(stored.position, &stored.conf)?;
         let (cluster, index) = (Arc::new(Cluster::decode(&stored.state)?), stored.position.index);
-        Ok(Self { cluster, applied: index, sealed: index })
+        Ok((Self { cluster, applied: index, sealed: index }, Some(origin)))
     }
 
     /// The state as restored or last applied.
@@ -375,6 +406,9 @@ impl MetadataMachine {
             }
             cluster::Applied::Ended { ended, .. } => {
                 tracing::info!(id = %ended.id, shard = %ended.shard, "a move ended")
+            }
+            cluster::Applied::Confirmed { confirmed } => {
+                tracing::info!(id = %confirmed.id, shard = %confirmed.shard, "a move is confirmed");
             }
             cluster::Applied::Cancelled { cancelled } => {
                 tracing::info!(id = %cancelled.id, shard = %cancelled.shard, "a move was given up");

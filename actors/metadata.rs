@@ -13,6 +13,7 @@ use millpond::cluster::{
 };
 use millpond::config::KeyPrint;
 use millpond::consensus::Role;
+use millpond::entry::Members;
 use millpond::id::{Boot, NodeId, ShardId, StoreId};
 use millpond::limits;
 use millpond::storage::registry::Registry;
@@ -26,6 +27,7 @@ use crate::replica::ReplicaMessage;
 use crate::shards::{Group, replica_spec, snapshotter_spec};
 use crate::site::Site;
 use crate::supervision::{Actor, ActorError, Children, Own};
+use crate::transfer::fetcher::fetcher_spec;
 
 /// What a node says of its leadership and its clock, beside its hello.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,15 +251,16 @@ impl MetadataState {
         let members = belonging.metadata_group();
         let group = Group {
             shard: ShardId::METADATA,
-            peers: members.replicas.iter().map(|(node, replica)| (*replica, *node)).collect(),
-            voters: members.voters,
-            learners: members.learners,
+            id: members.replicas[&self.arguments.site.env.node],
+            began: Members::of(members.voters, members.learners),
+            homes: members.replicas.iter().map(|(node, replica)| (*replica, *node)).collect(),
             leads_first: false,
         };
         let site = &self.arguments.site;
         let folder = Folder::default();
         self.children.add(replica_spec(site, group, &folder));
         self.children.add(snapshotter_spec(site, ShardId::METADATA, &folder));
+        self.children.add(fetcher_spec(site, ShardId::METADATA, &folder));
     }
 
     /// Gives the metadata replica its tick, and proposes the first entry until it is applied.

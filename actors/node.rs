@@ -22,7 +22,7 @@ use crate::log_writer::{LogWriter, LogWriterArguments};
 use crate::metadata::{Greeting, Metadata, MetadataArguments, MetadataMessage};
 use crate::placer::Placer;
 use crate::query::QueryGate;
-use crate::shards::Shards;
+use crate::shards::{Shards, ShardsArguments};
 use crate::site::Site;
 use crate::supervision::{
     Actor, ActorError, Address, ChildSpec, Children, Own, Restart, SupervisorActor, SupervisorMessage,
@@ -95,8 +95,8 @@ fn contents(node: NodeArguments) -> Vec<ChildSpec> {
     vec![
         log_writer(&node.site, node.wal),
         links(&node.site, node.transport, node.inbound),
-        metadata(&node.site, &node.metadata, node.registry, node.greeting),
-        shards(&node.site),
+        metadata(&node.site, &node.metadata, Arc::clone(&node.registry), node.greeting),
+        shards(&node.site, node.registry),
         ingest(&node.site, &node.gate),
         node.queries.supervisor(&node.site),
         placer(&node.site),
@@ -133,9 +133,9 @@ fn metadata(
     ChildSpec::new(address, Restart::VITAL, move || (Metadata, arguments.clone()))
 }
 
-fn shards(site: &Site) -> ChildSpec {
-    let site = site.clone();
-    ChildSpec::new(&site.tree.seat("shards", Some(ROOT)), Restart::VITAL, move || (Shards, site.clone()))
+fn shards(site: &Site, registry: Arc<Registry>) -> ChildSpec {
+    let arguments = ShardsArguments { site: site.clone(), registry };
+    ChildSpec::new(&site.tree.seat("shards", Some(ROOT)), Restart::VITAL, move || (Shards, arguments.clone()))
 }
 
 fn ingest(site: &Site, gate: &Gate) -> ChildSpec {

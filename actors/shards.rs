@@ -1,20 +1,31 @@
-//! `shards`: supervises one `shard-N` for each shard that the shard map places on this node.
+//! `shards`: supervises one `shard-N` for each replica that the cluster asks of this node.
 //!
-//! Parent: `node`. It starts shards when the map names them, gives every replica its tick, and has the fullest head
-//! sealed when the heads of the node outgrow their budget. A restart starts its shards anew; they lose nothing.
+//! Parent: `node`. It looks at what the cluster asks for whenever that changes: a replica that is new here is put on the
+//! roster, durably, before it starts; one that is gone is struck off it, then stopped, and its log and files are removed.
+//! It gives every replica its tick, and has the fullest head sealed when the heads of the node outgrow their budget. A
+//! restart starts its shards anew and goes on clearing; they lose nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use millpond::cluster::Cluster;
+use millpond::entry::Members;
 use millpond::id::{NodeId, ReplicaId, ShardId};
 use millpond::limits;
+use millpond::storage::copy;
+use millpond::storage::registry::Registry;
 
+use crate::board::Standing as SeatStanding;
+use crate::env::{Lane, on_panic};
 use crate::folder::Folder;
+use crate::log_writer::LogWriterMessage;
 use crate::replica::{ReplicaActor, ReplicaArguments, ReplicaMessage};
+use crate::roster::{Roster, Standing};
 use crate::sealer::{Sealer, SealerArguments};
 use crate::site::Site;
 use crate::snapshotter::{Snapshotter, SnapshotterArguments};
 use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own, SupervisorActor, SupervisorMessage};
+use crate::transfer::fetcher::fetcher_spec;
 
 /// What the supervisor of all shards is told.
 #[derive(Debug)]
@@ -23,36 +34,83 @@ pub enum ShardsMessage {
     ClusterChanged,
     /// Ticks for every replica.
     Tick,
+    /// The roster is durable, or why not.
+    Saved(Result<Roster, String>),
+    /// The files of a replica that is gone are removed, or some are still leased; or why they are not.
+    Cleared(ShardId, Result<bool, String>),
 }
 
 /// Supervises the shards of a node.
 #[derive(Debug)]
 pub struct Shards;
 
+/// What the supervisor of all shards starts with.
+#[derive(Clone, Debug)]
+pub struct ShardsArguments {
+    /// The node's handles.
+    pub site: Site,
+    /// Where the roster is kept.
+    pub registry: Arc<Registry>,
+}
+
 /// The state of the supervisor.
 #[derive(Debug)]
 pub struct ShardsState {
+    myself: Own<ShardsMessage>,
     site: Site,
+    registry: Arc<Registry>,
     children: Children,
+    /// As it is on the disk. Nothing is done that is not on it.
+    roster: Roster,
+    /// A newer one is being written.
+    saving: bool,
+    seats: BTreeMap<ShardId, Seat>,
     ticks: u64,
 }
 
-/// Messages with ticks between two looks at the heads of the node.
-const HEADS_EVERY_TICKS: u64 = 2;
+/// The replica of one group on this node.
+#[derive(Debug)]
+struct Seat {
+    replica: ReplicaId,
+    folder: Folder,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// It is gone; its actors end.
+    Stopping,
+    /// Its files are being removed.
+    Clearing,
+}
+
+/// Messages with ticks between two looks at the heads of the node, and at what is to be cleared.
+const LOOK_EVERY_TICKS: u64 = 2;
 
 impl Actor for Shards {
     type Message = ShardsMessage;
-    type Arguments = Site;
+    type Arguments = ShardsArguments;
     type State = ShardsState;
 
-    async fn pre_start(&self, myself: &Own<ShardsMessage>, site: Site) -> Result<ShardsState, ActorError> {
+    async fn pre_start(
+        &self,
+        myself: &Own<ShardsMessage>,
+        arguments: ShardsArguments,
+    ) -> Result<ShardsState, ActorError> {
+        let ShardsArguments { site, registry } = arguments;
+        let roster = Roster::read(&registry)?;
         drop(myself.cast_every(limits::TICK * limits::TICKS_AT_ONCE, || ShardsMessage::Tick));
         let (watcher, mut cluster) = (myself.clone(), site.board.cluster().subscribe());
         tokio::spawn(async move {
             // Ends with this life of the actor, or with the board.
             while watcher.cast(ShardsMessage::ClusterChanged).is_ok() && cluster.changed().await.is_ok() {}
         });
-        Ok(ShardsState { site, children: Children::new(myself), ticks: 0 })
+        // What an earlier life did not get to clear.
+        let gone = |(shard, replica)| (shard, Seat { replica, folder: Folder::default(), phase: Phase::Stopping });
+        let seats = roster.gone().map(gone).collect();
+        let (children, myself) = (Children::new(myself), myself.clone());
+        Ok(ShardsState { myself, site, registry, children, roster, saving: false, seats, ticks: 0 })
     }
 
     async fn handle(
@@ -62,10 +120,21 @@ impl Actor for Shards {
         state: &mut ShardsState,
     ) -> Result<(), ActorError> {
         match message {
-            ShardsMessage::ClusterChanged => state.place(),
+            ShardsMessage::ClusterChanged => {
+                state.tell_replicas();
+                state.look()
+            }
             ShardsMessage::Tick => state.tick(),
+            ShardsMessage::Saved(outcome) => {
+                state.roster = outcome.map_err(|error| format!("the roster cannot be written: {error}"))?;
+                state.saving = false;
+                state.look()
+            }
+            ShardsMessage::Cleared(shard, outcome) => {
+                state.cleared(shard, outcome.map_err(|error| format!("{shard} cannot be cleared: {error}"))?);
+                state.look()
+            }
         }
-        Ok(())
     }
 
     fn children<'s>(&self, state: &'s mut ShardsState) -> Option<&'s mut Children> {
@@ -74,17 +143,117 @@ impl Actor for Shards {
 }
 
 impl ShardsState {
-    fn place(&mut self) {
-        let cluster = self.site.board.cluster().borrow().clone();
-        let preferred = cluster.shards().preferred_leaders(&cluster.draining());
-        for (shard, peers) in placed_on(&cluster, self.site.env.node) {
-            let leads_first = preferred.get(&shard) == Some(&self.site.env.node);
-            let (voters, learners) = (peers.keys().copied().collect(), Vec::new());
-            self.children.add(shard_spec(&self.site, Group { shard, peers, voters, learners, leads_first }));
+    /// Replicas learn from the board where their peers are.
+    fn tell_replicas(&self) {
+        for shard in self.seats.keys().copied().chain([ShardId::METADATA]) {
+            if let Some(replica) = self.site.board.replica(shard) {
+                // One that starts looks at the board by itself.
+                let _ = replica.cast(ReplicaMessage::ClusterChanged);
+            }
         }
     }
 
-    fn tick(&mut self) {
+    /// One step nearer to what the cluster asks for.
+    fn look(&mut self) -> Result<(), ActorError> {
+        let cluster = self.site.board.cluster().borrow().clone();
+        let duties = duties(&cluster, &self.site);
+        if !self.saving {
+            let next = self.next_roster(&cluster, &duties)?;
+            if next != self.roster {
+                self.save(next);
+            }
+        }
+        let preferred = cluster.shards().preferred_leaders(&cluster.draining());
+        for (shard, replica) in self.roster.living().collect::<Vec<_>>() {
+            if self.seats.contains_key(&shard) || duties.get(&shard) != Some(&replica) {
+                continue;
+            }
+            let Standing::Begun(began) = self.roster.standing(shard, replica)? else { continue };
+            let seat = Seat { replica, folder: Folder::default(), phase: Phase::Running };
+            let leads_first = preferred.get(&shard) == Some(&self.site.env.node) && !began.is_empty();
+            let group = Group { shard, id: replica, began, homes: BTreeMap::new(), leads_first };
+            self.children.add(shard_spec(&self.site, group, &seat.folder));
+            self.seats.insert(shard, seat);
+        }
+        self.clear()
+    }
+
+    /// The roster with what begins and what is gone. A replica is gone once the cluster, having given out its id, asks for
+    /// it no more; of one that is heard of too early nothing is known.
+    fn next_roster(&self, cluster: &Cluster, duties: &BTreeMap<ShardId, ReplicaId>) -> Result<Roster, ActorError> {
+        let mut next = self.roster.clone();
+        let highest = cluster.replica_ids().highest();
+        for (shard, replica) in self.roster.living() {
+            if replica <= highest && duties.get(&shard) != Some(&replica) {
+                next.bury(shard, replica);
+            }
+        }
+        for (&shard, &replica) in duties {
+            let free = next.living().all(|(held, _)| held != shard) && !self.seats.contains_key(&shard);
+            if free && next.standing(shard, replica)? == Standing::New {
+                // Whoever comes later learns from the log who there is.
+                let founders = cluster.placement(shard).filter(|_| cluster.is_founder(replica));
+                let began = founders
+                    .map_or_else(Members::default, |placement| Members::of(placement.replicas.values().copied(), []));
+                next.begin(shard, replica, &began);
+            }
+        }
+        Ok(next)
+    }
+
+    fn save(&mut self, next: Roster) {
+        self.saving = true;
+        let (registry, myself) = (Arc::clone(&self.registry), self.myself.clone());
+        let work = move || {
+            let _guard = on_panic({
+                let myself = myself.clone();
+                move || drop(myself.cast(ShardsMessage::Saved(Err("writing it panicked".to_owned()))))
+            });
+            let outcome = next.write(&registry).map(|()| next).map_err(|error| error.to_string());
+            // A supervisor that is gone reads the registry anew.
+            let _ = myself.cast(ShardsMessage::Saved(outcome));
+        };
+        self.site.env.blocking.run(Lane::Work, Box::new(work));
+    }
+
+    /// Stops what is gone, and once it has ended removes what it leaves behind.
+    fn clear(&mut self) -> Result<(), ActorError> {
+        for (&shard, seat) in &mut self.seats {
+            let name = shard.to_string();
+            if seat.phase == Phase::Running && self.roster.standing(shard, seat.replica)? == Standing::Gone {
+                seat.phase = Phase::Stopping;
+                tracing::info!(%shard, replica = seat.replica.0, "a replica has left this node");
+                self.children.remove(&name, "its replica has left this node");
+            }
+            if seat.phase == Phase::Stopping && self.children.names().all(|child| **child != *name) {
+                seat.phase = Phase::Clearing;
+                let replica = seat.replica;
+                // The log-writer is there as long as the node is.
+                let _ = self.site.log.cast(LogWriterMessage::Forget { shard, replica });
+                let disk = Arc::clone(&self.site.env.disk);
+                let panicked = ShardsMessage::Cleared(shard, Err("removing its files panicked".to_owned()));
+                seat.folder.run_for(&self.site.env, &self.myself, panicked, move || {
+                    ShardsMessage::Cleared(shard, copy::clear(&*disk, shard).map_err(|error| error.to_string()))
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn cleared(&mut self, shard: ShardId, all: bool) {
+        let Some(seat) = self.seats.get_mut(&shard).filter(|seat| seat.phase == Phase::Clearing) else { return };
+        if !all {
+            // Somebody copies from it; tried again with a later tick.
+            seat.phase = Phase::Stopping;
+            return;
+        }
+        self.seats.remove(&shard);
+        if let Some(seat) = self.site.board.seat(shard) {
+            seat.send_modify(|seat| seat.standing = SeatStanding::unknown(shard));
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), ActorError> {
         self.ticks += 1;
         let board = &self.site.board;
         for shard in (0..board.shards()).map(ShardId).chain([ShardId::METADATA]) {
@@ -93,9 +262,11 @@ impl ShardsState {
                 let _ = replica.cast(ReplicaMessage::Tick);
             }
         }
-        if self.ticks.is_multiple_of(HEADS_EVERY_TICKS) {
+        if self.ticks.is_multiple_of(LOOK_EVERY_TICKS) {
             self.relieve_memory();
+            self.clear()?;
         }
+        Ok(())
     }
 
     /// Past the node's budget the fullest head that this node may seal is sealed.
@@ -114,25 +285,24 @@ impl ShardsState {
     }
 }
 
-/// The shards with a replica on a node, and where the replicas of each are.
-fn placed_on(cluster: &Cluster, node: NodeId) -> Vec<(ShardId, BTreeMap<ReplicaId, NodeId>)> {
-    let placed = cluster.shards().shards.iter().filter(|placement| placement.replicas.contains_key(&node));
-    placed
-        .map(|placement| (placement.shard, placement.replicas.iter().map(|(node, id)| (*id, *node)).collect()))
-        .collect()
+/// The replicas of shards that the cluster asks of this node.
+fn duties(cluster: &Cluster, site: &Site) -> BTreeMap<ShardId, ReplicaId> {
+    let duties = cluster.holds(site.env.node, site.store).into_iter();
+    duties.filter(|(shard, _)| *shard != ShardId::METADATA).map(|(shard, duty)| (shard, duty.replica())).collect()
 }
 
 /// `shard-N`: owns a shard on this node. One for one below it, so that a replica falls without its sealer.
-fn shard_spec(site: &Site, group: Group) -> ChildSpec {
+fn shard_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
     let shard = group.shard;
     let address = site.tree.seat::<SupervisorMessage>(&shard.to_string(), Some("shards"));
-    let (site, folder) = (site.clone(), Folder::default());
+    let (site, folder) = (site.clone(), folder.clone());
     ChildSpec::new(&address, site.env.knobs.isolated, move || {
         let folder = &folder;
         let specs = vec![
             replica_spec(&site, group.clone(), folder),
             sealer_spec(&site, shard, folder),
             snapshotter_spec(&site, shard, folder),
+            fetcher_spec(&site, shard, folder),
         ];
         (SupervisorActor, specs)
     })
@@ -166,17 +336,17 @@ pub fn snapshotter_spec(site: &Site, shard: ShardId, folder: &Folder) -> ChildSp
     })
 }
 
-/// Who is who in a group.
+/// Who is who in a group, as a replica on this node begins.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Its number.
     pub shard: ShardId,
-    /// All replicas, and where they are.
-    pub peers: BTreeMap<ReplicaId, NodeId>,
-    /// Those that vote.
-    pub voters: Vec<ReplicaId>,
-    /// Those that only follow.
-    pub learners: Vec<ReplicaId>,
+    /// The replica on this node.
+    pub id: ReplicaId,
+    /// The members with which it began; none where it came later and learns them from the log.
+    pub began: Members,
+    /// Where replicas are, until the cluster says so.
+    pub homes: BTreeMap<ReplicaId, NodeId>,
     /// Whether the replica on this node is the one that should lead first.
     pub leads_first: bool,
 }
@@ -187,23 +357,16 @@ pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
     let address = site.board.replica(shard).expect("a placed shard has a seat");
     let (site, folder) = (site.clone(), folder.clone());
     ChildSpec::new(&address, site.env.knobs.isolated, move || {
-        let node = site.env.node;
-        let placed = group.peers.iter().find(|(_, at)| **at == node);
-        let id = *placed.expect("a replica is started where it is placed").0;
         let parent = shard.to_string();
         let sealer = (shard != ShardId::METADATA).then(|| site.tree.seat(&format!("{shard}/sealer"), Some(&parent)));
         let arguments = ReplicaArguments {
-            shard,
-            id,
-            peers: group.peers.clone(),
-            voters: group.voters.clone(),
-            learners: group.learners.clone(),
-            leads_first: group.leads_first,
+            group: group.clone(),
             head_bytes_max: site.config.node.limits.head_bytes_max.0,
             folder: folder.clone(),
             head_age_max: site.config.node.limits.head_age_max.0,
             sealer,
             snapshotter: site.tree.seat(&format!("{shard}/snapshotter"), Some(&parent)),
+            fetcher: site.tree.seat(&format!("{shard}/fetcher"), Some(&parent)),
             log: site.log.clone(),
             links: site.links.clone(),
             board: site.board.clone(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millpond::config::Config;
+use millpond::id::StoreId;
 
 use crate::board::Board;
 use crate::env::Env;
@@ -18,6 +19,8 @@ use crate::tree::TreeHandle;
 pub struct Site {
     /// What the operator chose.
     pub config: Arc<Config>,
+    /// This node's data folder.
+    pub store: StoreId,
     /// Clock, randomness, disk, peers, threads.
     pub env: Env,
     /// Where actors are seen.

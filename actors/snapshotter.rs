@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use millpond::entry::SegmentMeta;
-use millpond::id::ReplicaId;
+use millpond::entry::{Members, SegmentMeta};
 
 use crate::env::Env;
 use crate::folder::Folder;
@@ -24,8 +23,8 @@ pub enum SnapshotterMessage {
         work: Arc<SealWork>,
         /// Every segment of the shard, the one of this seal included; empty for the metadata group.
         manifest: Vec<SegmentMeta>,
-        /// The voters of the group as of the seal.
-        voters: Vec<ReplicaId>,
+        /// The members of the group as of the seal.
+        members: Members,
         /// The life of the replica that waits.
         reply: Own<ReplicaMessage>,
     },
@@ -67,12 +66,12 @@ impl Actor for Snapshotter {
         message: SnapshotterMessage,
         state: &mut SnapshotterArguments,
     ) -> Result<(), ActorError> {
-        let SnapshotterMessage::Write { work, manifest, voters, reply } = message;
+        let SnapshotterMessage::Write { work, manifest, members, reply } = message;
         myself.detail("snapshot through", work.through());
         let disk = Arc::clone(&state.env.disk);
         state.folder.run(&state.env, &reply, "writing a snapshot", move || {
             let through = work.through();
-            let outcome = work.write_snapshot(&disk, manifest, &voters);
+            let outcome = work.write_snapshot(&disk, manifest, &members);
             ReplicaMessage::SnapshotWritten { through, outcome }
         });
         Ok(())

@@ -93,6 +93,8 @@ struct Life {
     counters: Arc<Counters>,
     handled_before: u64,
     details: BTreeMap<&'static str, String>,
+    /// The life that ends for the next to begin.
+    renewed: Option<Incarnation>,
 }
 
 impl fmt::Debug for ActorRecord {
@@ -112,6 +114,7 @@ impl ActorRecord {
             counters: Arc::default(),
             handled_before: 0,
             details: BTreeMap::new(),
+            renewed: None,
         };
         Self { name, parent, clock, life: Mutex::new(life) }
     }
@@ -161,6 +164,16 @@ impl ActorRecord {
         life.details.clear();
         life.enter(ActorState::Starting, now);
         (life.incarnation, Arc::clone(&life.counters))
+    }
+
+    pub(crate) fn renew(&self, incarnation: Incarnation) {
+        held(&self.life).renewed = Some(incarnation);
+    }
+
+    /// Whether the latest life ended, or is about to, for the next to begin.
+    pub(crate) fn is_renewed(&self) -> bool {
+        let life = held(&self.life);
+        life.renewed == Some(life.incarnation)
     }
 
     pub(crate) fn running(&self, incarnation: Incarnation) {

@@ -133,6 +133,10 @@ pub const FETCH_TICKS_MAX: u32 = 50;
 pub const MESSAGE_CONTEXT_BYTES_MAX: usize = 32;
 /// Ticks after which a snapshot that was offered to a follower, and of which nothing was heard, is offered again.
 pub const SNAPSHOT_OFFER_TICKS_MAX: u32 = 100;
+/// Wait before a snapshot that could not be copied is asked for again.
+pub const COPY_RETRY: Duration = Duration::from_secs(2);
+/// Entries by which a learner may be behind its leader and count as caught up: what is on its way under full load.
+pub const CAUGHT_UP_ENTRIES: u64 = 256;
 /// Replicas that take part in one group, in whatever way, while it changes.
 pub const MEMBERS_MAX: usize = 128;
 /// The encoded members of one group.
@@ -231,8 +235,10 @@ pub const PEER_ARRIVALS_MAX: usize = 64;
 pub const FORMATION_TICK: Duration = Duration::from_millis(250);
 /// Time in which a command must come to the leader of the metadata group and be applied there: a few elections.
 pub const GOVERN_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two looks of the placer at where leaders are.
-pub const PLACER_TICK: Duration = Duration::from_secs(2);
+/// Time between two looks of the placer at where leaders and replicas are: a move takes a handful of them.
+pub const PLACER_TICK: Duration = Duration::from_secs(1);
+/// For how long what a node reported of itself is planned by.
+pub const NODE_REPORT_LIFE: Duration = Duration::from_millis(3_500);
 /// First and longest wait between dials.
 pub const REDIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 

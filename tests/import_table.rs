@@ -18,7 +18,7 @@ const ROOMS: [(&str, &str); 21] = [
     ("protocol", "record label time limits class"),
     ("placement", "id limits class"),
     ("routing", "record placement label id limits class"),
-    ("cluster", "id limits placement class"),
+    ("cluster", "id entry limits placement class"),
     ("link", "id limits class"),
     ("consensus", "id entry limits class"),
     ("storage", "id entry label record limits class"),

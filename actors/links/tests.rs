@@ -110,7 +110,9 @@ impl Inbound for Node {
         match method {
             Method::Append => answer.send(Ok(body)),
             Method::Records => answer.send(Err(Fault::application(Bytes::from_static(b"not now")))),
-            Method::Scan | Method::Manifest | Method::Chunk | Method::Govern => drop(answer),
+            Method::Scan | Method::Manifest | Method::Chunk | Method::Govern | Method::Report | Method::Plan => {
+                drop(answer)
+            }
         }
     }
 

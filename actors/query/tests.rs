@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millpond::config::Config;
 use millpond::consensus::Role;
-use millpond::id::{Boot, Index, Key, NodeId, Term};
+use millpond::id::{Boot, Index, Key, NodeId, StoreId, Term};
 use millpond::label::Labels;
 use millpond::query::View;
 use millpond::query::answer::{Encoding, offsets_ndjson};
@@ -86,6 +86,7 @@ impl World {
         };
         let site = Site {
             config: Arc::new(Config::single()),
+            store: StoreId(1),
             env,
             board: Board::new(NODE, shards, &tree),
             log: tree.seat("log-writer", Some(crate::node::ROOT)),

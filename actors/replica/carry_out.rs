@@ -25,7 +25,7 @@ impl ReplicaState {
             assert!(self.effects.is_empty(), "the effects of one step are carried out before the next");
             match core.step(event, &mut self.effects) {
                 Err(error) if error.class() != Class::Fatal => {
-                    tracing::warn!(shard = %self.arguments.shard, %error, "an event was refused");
+                    tracing::warn!(shard = %self.arguments.group.shard, %error, "an event was refused");
                 }
                 outcome => outcome?,
             }
@@ -89,39 +89,42 @@ impl ReplicaState {
                 }
             }
             Effect::Role { role, term, leader } => {
-                let leader = leader.and_then(|leader| self.arguments.peers.get(&leader));
+                let leader = leader.and_then(|leader| self.home(leader));
                 tracing::info!(
-                    node = self.arguments.env.node.0, shard = %self.arguments.shard, role = ?role, term = term.0,
+                    node = self.arguments.env.node.0, shard = %self.arguments.group.shard, role = ?role, term = term.0,
                     leader = leader.map(|node| node.0), "role changed"
                 );
                 self.publish();
             }
             Effect::Fetch { number, from, through, bytes_max } => {
-                let (shard, reply) = (self.arguments.shard, self.myself.clone());
+                let (shard, reply) = (self.arguments.group.shard, self.myself.clone());
                 self.arguments.log.cast(LogWriterMessage::Read { shard, from, through, bytes_max, number, reply })?;
             }
             Effect::Trimmed { position: through } => {
-                let (shard, replica) = (self.arguments.shard, self.arguments.id);
+                let (shard, replica) = (self.arguments.group.shard, self.arguments.group.id);
                 self.arguments.log.cast(LogWriterMessage::Trim { shard, replica, through })?;
             }
-            Effect::Members { .. } => self.publish(),
-            Effect::Offered { from, position, .. } => {
-                let (replica, index) = (from.0, position.index.0);
-                tracing::warn!(shard = %self.arguments.shard, replica, index, "a snapshot was offered and is not fetched");
+            Effect::Members { members, index } => {
+                tracing::info!(
+                    node = self.arguments.env.node.0, shard = %self.arguments.group.shard, index = index.0,
+                    members = ?members.encode(), "members changed"
+                );
+                self.publish();
             }
+            Effect::Offered { from, position, .. } => self.offered(from, position),
         }
         Ok(())
     }
 
-    fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorError> {
+    pub(super) fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorError> {
         if let LogOp::Append { entries, .. } = &op {
             let bytes = entries.iter().map(|entry| entry.payload.len() as u64).sum();
             self.unpersisted.insert(number, bytes);
         }
         let arguments = &self.arguments;
         arguments.log.cast(LogWriterMessage::Persist {
-            shard: arguments.shard,
-            replica: arguments.id,
+            shard: arguments.group.shard,
+            replica: arguments.group.id,
             incarnation: self.myself.incarnation(),
             number,
             op,
@@ -131,8 +134,8 @@ impl ReplicaState {
     }
 
     fn send(&self, to: ReplicaId, message: &millpond::consensus::Message) {
-        let Some(node) = self.arguments.peers.get(&to) else { return };
-        self.arguments.links.raft(*node, self.arguments.shard, message.encode().into(), message.is_control());
+        let Some(node) = self.home(to) else { return };
+        self.arguments.links.raft(node, self.arguments.group.shard, message.encode().into(), message.is_control());
     }
 
     fn apply(&mut self, committed: Committed) -> Result<(), ActorError> {
@@ -140,7 +143,7 @@ impl ReplicaState {
             return Ok(());
         }
         tracing::trace!(
-            node = self.arguments.env.node.0, shard = %self.arguments.shard, index = committed.index.0,
+            node = self.arguments.env.node.0, shard = %self.arguments.group.shard, index = committed.index.0,
             term = committed.term.0, sum = xxh3_64(&committed.payload), "applied"
         );
         let machine = self.machine.as_mut().expect("nothing is committed before the snapshot was read");
@@ -159,7 +162,7 @@ impl ReplicaState {
                 self.carry_on_sealing();
             }
             Applied::Cluster { cluster, outcome, seal } => {
-                self.arguments.board.cluster().send_replace(cluster);
+                self.arguments.board.cluster_is(cluster);
                 if let Some((reply, _)) = waiting {
                     reply.send(AppendOutcome::Governed(outcome.into()));
                 }
@@ -187,7 +190,7 @@ impl ReplicaState {
     /// Shows on the board how this replica stands.
     pub(super) fn publish(&self) {
         let arguments = &self.arguments;
-        let Some(seat) = arguments.board.seat(arguments.shard) else { return };
+        let Some(seat) = arguments.board.seat(arguments.group.shard) else { return };
         let standing = self.standing();
         self.myself.detail("role", format_args!("{:?}", standing.role));
         self.myself.detail("term", standing.term);
@@ -199,8 +202,8 @@ impl ReplicaState {
     }
 
     fn standing(&self) -> Standing {
-        let mut standing = Standing::unknown(self.arguments.shard);
-        standing.replica = Some(self.arguments.id);
+        let mut standing = Standing::unknown(self.arguments.group.shard);
+        standing.replica = Some(self.arguments.group.id);
         standing.phase = Phase::Recovering;
         if let Some(machine) = &self.machine {
             standing.applied = machine.applied();
@@ -209,6 +212,7 @@ impl ReplicaState {
             standing.head_bytes = machine.head_bytes();
             standing.unsealed_bytes = machine.unsealed_bytes();
             standing.segments = machine.segments();
+            standing.segment_bytes = machine.segment_bytes();
         }
         let Some(core) = &self.core else { return standing };
         standing.phase = Phase::Serving;
@@ -219,10 +223,18 @@ impl ReplicaState {
         standing.committed = core.committed();
         standing.persisted = core.persisted();
         standing.appended = core.last_index();
+        standing.members = core.members().clone();
+        let caught_up = self.caught_up();
         let follower = |peer: PeerStatus| {
-            let needs_snapshot = peer.state == PeerState::NeedsSnapshot;
-            let node = *self.arguments.peers.get(&peer.id)?;
-            Some(Follower { node, matched: peer.matched, active: peer.active, needs_snapshot })
+            Some(Follower {
+                replica: peer.id,
+                node: self.home(peer.id)?,
+                learner: peer.learner,
+                matched: peer.matched,
+                active: peer.active,
+                needs_snapshot: peer.state == PeerState::NeedsSnapshot,
+                caught_up: caught_up.contains(&peer.id),
+            })
         };
         standing.followers = core.peers().into_iter().filter_map(follower).collect();
         standing

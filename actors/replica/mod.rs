@@ -6,7 +6,9 @@
 //! was not answered yet and nothing else: the next incarnation reads the same snapshot and the same log.
 
 mod carry_out;
+mod copying;
 mod sealing;
+mod steering;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,11 +16,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond::consensus::{Effect, Event, Message, PeerState, PeerStatus};
-use millpond::consensus::{Replica as Core, ReplicaOptions, Role};
-use millpond::entry::{Entry, Members, Recovered};
-use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
+use millpond::consensus::{Replica as Core, ReplicaOptions, Role, hard_state_behind};
+use millpond::entry::{Entry, Members, Position, Recovered};
+use millpond::id::{Incarnation, Index, NodeId, ReplicaId};
 use millpond::limits;
 use millpond::query::View;
+use millpond::storage::copy::Arrived;
+use millpond::storage::wal::LogOp;
 use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -29,18 +33,20 @@ use crate::env::Env;
 use crate::folder::Folder;
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
-use crate::machine::{Machine, MachineError, Written};
+use crate::machine::{Machine, MachineError, Origin, Written};
 use crate::metrics::Metrics;
 use crate::sealer::SealerMessage;
+use crate::shards::Group;
 use crate::snapshotter::SnapshotterMessage;
 use crate::supervision::{Actor, ActorError, Address, Own};
+use crate::transfer::fetcher::FetcherMessage;
 
 /// What a replica does.
 pub enum ReplicaMessage {
     /// Ticks of the logical clock, `TICKS_AT_ONCE` of them.
     Tick,
-    /// The snapshot was read.
-    Restored(Result<Box<Machine>, String>),
+    /// The snapshot was read, or there is none.
+    Restored(Result<(Box<Machine>, Option<Origin>), String>),
     /// The log was read, and everything an older life wrote is in it.
     Opened {
         /// The life that asked.
@@ -48,8 +54,15 @@ pub enum ReplicaMessage {
         /// What the log holds.
         recovered: Recovered,
     },
+    /// The cluster is another: replicas may have moved.
+    ClusterChanged,
     /// An encoded message of a peer replica.
-    Receive(Bytes),
+    Receive {
+        /// The node that sent it.
+        from: NodeId,
+        /// It.
+        message: Bytes,
+    },
     /// A write is durable.
     Persisted {
         /// The life that asked.
@@ -103,6 +116,15 @@ pub enum ReplicaMessage {
         /// Nothing, or why not.
         outcome: Result<(), MachineError>,
     },
+    /// The fetcher has copied a snapshot, or why not.
+    Copied(Result<Arrived, String>),
+    /// Ask for the copy of a snapshot again, if it is still needed.
+    RetryCopy {
+        /// Who offered it.
+        leader: ReplicaId,
+        /// What it must reach.
+        position: Position,
+    },
     /// Hand leadership to a node.
     Transfer(NodeId),
 }
@@ -135,18 +157,9 @@ pub struct ReplicaActor;
 
 /// What a replica starts with.
 pub struct ReplicaArguments {
-    /// The group.
-    pub shard: ShardId,
-    /// This replica.
-    pub id: ReplicaId,
-    /// All replicas of the group and where they are.
-    pub peers: BTreeMap<ReplicaId, NodeId>,
-    /// Those that vote.
-    pub voters: Vec<ReplicaId>,
-    /// Those that only follow.
-    pub learners: Vec<ReplicaId>,
-    /// Whether it stands for election at once where nobody led yet, so that leaders are spread from the start.
-    pub leads_first: bool,
+    /// The group, and this replica. The one that leads first stands for election at once where nobody led yet, so that
+    /// leaders are spread from the start.
+    pub group: Group,
     /// Raw bytes of the heads of the node at which the fullest is sealed; at twice as many nothing more is taken.
     pub head_bytes_max: u64,
     /// The folder of this group.
@@ -157,6 +170,8 @@ pub struct ReplicaArguments {
     pub sealer: Option<Address<SealerMessage>>,
     /// Its snapshotter.
     pub snapshotter: Address<SnapshotterMessage>,
+    /// Its fetcher.
+    pub fetcher: Address<FetcherMessage>,
     /// The node's WAL.
     pub log: Address<LogWriterMessage>,
     /// The other nodes.
@@ -173,8 +188,14 @@ pub struct ReplicaArguments {
 pub struct ReplicaState {
     myself: Own<ReplicaMessage>,
     arguments: ReplicaArguments,
+    /// Where the replicas of the group are, as the cluster says.
+    homes: BTreeMap<ReplicaId, NodeId>,
+    /// Where others were heard from: a node that was away for long does not know all of them.
+    heard: BTreeMap<ReplicaId, NodeId>,
     /// Present when the snapshot was read.
     machine: Option<Box<Machine>>,
+    /// What it was read from.
+    origin: Option<Origin>,
     /// Present when the log was read.
     core: Option<Core>,
     effects: Vec<Effect>,
@@ -185,6 +206,8 @@ pub struct ReplicaState {
     /// Confirmed reads that wait until their index is applied.
     ripening: BTreeMap<Index, Vec<RpcReplyPort<Result<View, ReadRefusal>>>>,
     seals: VecDeque<sealing::Seal>,
+    /// A snapshot that is needed, because the leader's log does not reach back far enough.
+    copying: Option<copying::Copying>,
     /// A `Seal` of this leader is proposed and not yet applied.
     seal_proposed: Option<u64>,
     /// Bytes of entries given to the log-writer and not known to be durable, by the number of the write.
@@ -202,10 +225,13 @@ impl Actor for ReplicaActor {
         myself: &Own<ReplicaMessage>,
         arguments: ReplicaArguments,
     ) -> Result<ReplicaState, ActorError> {
-        let state = ReplicaState {
+        let mut state = ReplicaState {
             myself: myself.clone(),
             arguments,
+            homes: BTreeMap::new(),
+            heard: BTreeMap::new(),
             machine: None,
+            origin: None,
             core: None,
             effects: Vec::new(),
             ticks: 0,
@@ -214,10 +240,12 @@ impl Actor for ReplicaActor {
             reads: BTreeMap::new(),
             ripening: BTreeMap::new(),
             seals: VecDeque::new(),
+            copying: None,
             seal_proposed: None,
             unpersisted: BTreeMap::new(),
             let_go: false,
         };
+        state.look_for_homes();
         state.publish();
         state.restore();
         Ok(state)
@@ -236,9 +264,10 @@ impl Actor for ReplicaActor {
 impl Drop for ReplicaState {
     /// A life that ended, however it ended, leads nothing.
     fn drop(&mut self) {
-        let Some(seat) = self.arguments.board.seat(self.arguments.shard) else { return };
+        let Group { shard, id, .. } = self.arguments.group;
+        let Some(seat) = self.arguments.board.seat(shard) else { return };
         seat.send_modify(|seat| {
-            seat.standing = Standing { phase: Phase::Down, ..Standing::unknown(self.arguments.shard) };
+            seat.standing = Standing { phase: Phase::Down, replica: Some(id), ..Standing::unknown(shard) };
         });
     }
 }
@@ -249,7 +278,11 @@ impl ReplicaState {
             ReplicaMessage::Tick => self.tick(),
             ReplicaMessage::Restored(outcome) => self.restored(outcome),
             ReplicaMessage::Opened { incarnation, recovered } => self.opened(incarnation, recovered),
-            ReplicaMessage::Receive(bytes) => self.received(&bytes),
+            ReplicaMessage::ClusterChanged => {
+                self.look_for_homes();
+                Ok(())
+            }
+            ReplicaMessage::Receive { from, message } => self.received(from, &message),
             ReplicaMessage::Persisted { incarnation, number } if incarnation == self.myself.incarnation() => {
                 self.persisted(number)
             }
@@ -268,6 +301,14 @@ impl ReplicaState {
             }
             ReplicaMessage::SegmentWritten { through, outcome } => self.segment_written(through, outcome),
             ReplicaMessage::SnapshotWritten { through, outcome } => self.snapshot_written(through, outcome),
+            ReplicaMessage::Copied(outcome) => {
+                self.copied(outcome);
+                Ok(())
+            }
+            ReplicaMessage::RetryCopy { leader, position } => {
+                self.retry_copy(leader, position);
+                Ok(())
+            }
             ReplicaMessage::Transfer(node) => self.transfer(node),
             ReplicaMessage::WorkPanicked(what) => Err(format!("{what} panicked on a worker thread").into()),
         }
@@ -275,21 +316,25 @@ impl ReplicaState {
 
     /// Reads the snapshot on a worker thread.
     fn restore(&self) {
-        let ReplicaArguments { env, shard, folder, .. } = &self.arguments;
-        let (disk, shard) = (Arc::clone(&env.disk), *shard);
+        let ReplicaArguments { env, group, folder, .. } = &self.arguments;
+        let (disk, shard) = (Arc::clone(&env.disk), group.shard);
         folder.run(env, &self.myself, "reading the snapshot", move || {
-            let outcome = Machine::restore(&disk, shard).map(Box::new).map_err(|error| error.to_string());
-            ReplicaMessage::Restored(outcome)
+            let restored = Machine::restore(&disk, shard).map(|(machine, origin)| (Box::new(machine), origin));
+            ReplicaMessage::Restored(restored.map_err(|error| error.to_string()))
         });
     }
 
-    fn restored(&mut self, outcome: Result<Box<Machine>, String>) -> Result<(), ActorError> {
-        let machine = outcome.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
+    fn restored(&mut self, outcome: Result<(Box<Machine>, Option<Origin>), String>) -> Result<(), ActorError> {
+        let (machine, origin) = outcome.map_err(|error| format!("the snapshot cannot be read: {error}"))?;
         if let Machine::Metadata(metadata) = &*machine {
-            self.arguments.board.cluster().send_replace(Arc::clone(metadata.cluster()));
+            self.arguments.board.cluster_is(Arc::clone(metadata.cluster()));
         }
-        self.machine = Some(machine);
-        let ReplicaArguments { shard, id: replica, .. } = self.arguments;
+        (self.machine, self.origin) = (Some(machine), origin);
+        self.open_log()
+    }
+
+    fn open_log(&self) -> Result<(), ActorError> {
+        let Group { shard, id: replica, .. } = self.arguments.group;
         let (incarnation, reply) = (self.myself.incarnation(), self.myself.clone());
         self.arguments.log.cast(LogWriterMessage::Open { shard, replica, incarnation, reply })?;
         Ok(())
@@ -300,10 +345,19 @@ impl ReplicaState {
             return Ok(());
         }
         let machine = self.machine.as_ref().expect("the log is opened after the snapshot was read");
+        let behind = self
+            .origin
+            .as_ref()
+            .and_then(|Origin { position, .. }| Some((*position, hard_state_behind(&recovered, *position)?)));
+        if let Some((at, hard_state)) = behind {
+            // The snapshot was copied: the log goes on behind it. Opened again once it says so.
+            return self.persist(0, LogOp::Install { at, hard_state });
+        }
+        let Group { shard, id, began, .. } = &self.arguments.group;
         let options = ReplicaOptions {
-            shard: self.arguments.shard,
-            id: self.arguments.id,
-            members: Members::of(self.arguments.voters.iter().copied(), self.arguments.learners.iter().copied()),
+            shard: *shard,
+            id: *id,
+            members: self.origin.as_ref().map_or_else(|| began.clone(), |origin| origin.members.clone()),
             boot: self.arguments.env.boot,
             incarnation,
             seed: self.arguments.env.random.draw(),
@@ -312,25 +366,48 @@ impl ReplicaState {
         let core = Core::new(options, recovered, machine.applied())?;
         self.core = Some(core);
         self.publish();
-        if self.arguments.voters.len() == 1 {
+        if self.core.as_ref().is_some_and(|core| is_sole_voter(core.members(), core.id())) {
             return self.advance(Event::Campaign);
         }
         Ok(())
     }
 
-    fn received(&mut self, bytes: &Bytes) -> Result<(), ActorError> {
-        match Message::decode(bytes) {
+    fn look_for_homes(&mut self) {
+        let group = &self.arguments.group;
+        let homes = self.arguments.board.cluster().borrow().homes(group.shard);
+        self.homes = if homes.is_empty() { group.homes.clone() } else { homes };
+    }
+
+    /// The node that a replica is on, as far as anybody said.
+    fn home(&self, id: ReplicaId) -> Option<NodeId> {
+        self.homes.get(&id).or_else(|| self.heard.get(&id)).copied()
+    }
+
+    fn received(&mut self, from: NodeId, bytes: &Bytes) -> Result<(), ActorError> {
+        let message = Message::decode(bytes);
+        if let Ok(Message { from: id, .. }) = &message
+            && !self.homes.contains_key(id)
+        {
+            if self.heard.len() >= limits::MEMBERS_MAX {
+                self.heard.pop_first();
+            }
+            self.heard.insert(*id, from);
+        }
+        match message {
             // Behind a full disk entries would pile up in memory; raft sends again what is dropped here.
             Ok(message) if message.payload_bytes() > 0 && self.is_behind() => Ok(()),
             Ok(message) => self.advance(Event::Receive(message)),
             Err(error) => {
-                tracing::warn!(shard = %self.arguments.shard, %error, "a peer's message cannot be read and is dropped");
+                tracing::warn!(shard = %self.arguments.group.shard, %error, "a peer's message cannot be read and is dropped");
                 Ok(())
             }
         }
     }
 
     fn persisted(&mut self, number: u64) -> Result<(), ActorError> {
+        if self.core.is_none() {
+            return self.open_log();
+        }
         let restarted = self.myself.incarnation() > Incarnation(1);
         let takes_all =
             if millpond::mutant!(StaleIncarnation) { restarted } else { millpond::mutant!(PersistedOutOfOrder) };
@@ -346,7 +423,7 @@ impl ReplicaState {
 
     fn tick(&mut self) -> Result<(), ActorError> {
         self.seal_by_age()?;
-        if self.arguments.leads_first && self.core.as_ref().is_some_and(is_untouched) {
+        if self.arguments.group.leads_first && self.core.as_ref().is_some_and(is_untouched) {
             // The others may not run yet and then do not hear it: asked again with the next tick.
             self.advance(Event::Campaign)?;
         }
@@ -357,6 +434,7 @@ impl ReplicaState {
         self.ticks += 1;
         if self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
             self.publish();
+            return self.steer();
         }
         Ok(())
     }
@@ -419,9 +497,12 @@ impl ReplicaState {
 
     /// Hands leadership to a node whose replica follows closely; another could not take it, and writes would wait.
     fn transfer(&mut self, node: NodeId) -> Result<(), ActorError> {
-        let (Some(to), Some(core)) = (self.arguments.replica_on(node), &self.core) else { return Ok(()) };
-        let fit = |peer: &PeerStatus| peer.id == to && peer.active && peer.state == PeerState::Replicating;
-        if core.peers().iter().any(fit) { self.advance(Event::Transfer { to }) } else { Ok(()) }
+        let Some(core) = &self.core else { return Ok(()) };
+        let fit = |peer: &&PeerStatus| {
+            self.home(peer.id) == Some(node) && !peer.learner && peer.active && peer.state == PeerState::Replicating
+        };
+        let to = core.peers().iter().find(fit).map(|peer| peer.id);
+        to.map_or(Ok(()), |to| self.advance(Event::Transfer { to }))
     }
 
     fn ticket(&mut self) -> u64 {
@@ -430,8 +511,7 @@ impl ReplicaState {
     }
 
     fn leader(&self) -> Option<NodeId> {
-        let leader = self.core.as_ref()?.leader()?;
-        self.arguments.peers.get(&leader).copied()
+        self.home(self.core.as_ref()?.leader()?)
     }
 }
 
@@ -440,8 +520,7 @@ fn is_untouched(core: &Core) -> bool {
     core.last_index() == Index(0) && core.leader().is_none()
 }
 
-impl ReplicaArguments {
-    fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        self.peers.iter().find(|(_, at)| **at == node).map(|(id, _)| *id)
-    }
+/// A replica that needs nobody's vote.
+fn is_sole_voter(members: &Members, id: ReplicaId) -> bool {
+    !members.is_joint() && members.voters.iter().eq([&id])
 }

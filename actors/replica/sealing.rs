@@ -50,7 +50,9 @@ impl ReplicaState {
             return Ok(());
         }
         let (leads, sealed, now) = (core.role() == Role::Leader, machine.sealed(), self.now());
-        let hold = core.peers().iter().map(|peer| peer.matched).min().unwrap_or(core.applied());
+        // Who does not answer is not waited for: a snapshot and the files that it lacks bring it back.
+        let hold = core.peers().iter().filter(|peer| peer.active).map(|peer| peer.matched).min();
+        let hold = hold.unwrap_or(core.applied());
         let payload = if leads { machine.seal_command(hold, now) } else { None };
         if leads || self.let_go {
             self.trim(sealed, hold)?;
@@ -72,8 +74,10 @@ impl ReplicaState {
     /// Gives the oldest seal to whoever must act on it next. A worker that is not there now says when it starts.
     pub(super) fn carry_on_sealing(&mut self) {
         let is_metadata = self.arguments.sealer.is_none();
-        let (Some(seal), Some(machine)) = (self.seals.front_mut(), &self.machine) else { return };
-        if seal.given {
+        let (Some(seal), Some(machine), Some(core)) = (self.seals.front_mut(), &self.machine, &self.core) else {
+            return;
+        };
+        if seal.given || self.copying.is_some() {
             return;
         }
         let (work, reply) = (Arc::clone(&seal.work), self.myself.clone());
@@ -81,11 +85,16 @@ impl ReplicaState {
             (Stage::Segment, Some(sealer)) => sealer.cast(SealerMessage::Seal { work, reply }).is_ok(),
             (Stage::Segment, None) | (Stage::Snapshot, _) => {
                 let manifest = machine.manifest(seal.written.as_ref());
-                let voters = self.arguments.voters.clone();
-                let write = SnapshotterMessage::Write { work, manifest, voters, reply };
+                let members = core.members_at(work.through()).expect("it is newer than the newest snapshot").clone();
+                let write = SnapshotterMessage::Write { work, manifest, members, reply };
                 self.arguments.snapshotter.cast(write).is_ok()
             }
         };
+    }
+
+    /// Whether a worker is at work in the group's folder.
+    pub(super) fn is_sealing(&self) -> bool {
+        self.seals.front().is_some_and(|seal| seal.given)
     }
 
     /// A new life of a worker knows nothing of what the one before had.
@@ -101,6 +110,7 @@ impl ReplicaState {
         if let Some(seal) = self.seals.front_mut() {
             seal.given = false;
         }
+        self.begin_copy();
         self.carry_on_sealing();
     }
 
@@ -117,8 +127,10 @@ impl ReplicaState {
         }
         if millpond::mutant!(TrimBeforeSnapshot) {
             let hold = seal.work.hold();
+            self.advance(Event::SnapshotWritten { through })?;
             self.trim(through, hold)?;
         }
+        self.begin_copy();
         self.carry_on_sealing();
         Ok(())
     }
@@ -137,7 +149,9 @@ impl ReplicaState {
         let seal = self.seals.pop_front().expect("looked at above");
         let machine = self.machine.as_mut().expect("a seal was applied");
         machine.register(&seal.work, seal.written);
+        self.advance(Event::SnapshotWritten { through })?;
         self.trim(through, seal.work.hold())?;
+        self.begin_copy();
         self.carry_on_sealing();
         self.publish();
         Ok(())
@@ -149,7 +163,7 @@ impl ReplicaState {
         if error.class() != Class::Retry {
             return Err(format!("sealing through {through} failed: {error}").into());
         }
-        tracing::warn!(shard = %self.arguments.shard, index = through.0, %error, "sealing is tried again");
+        tracing::warn!(shard = %self.arguments.group.shard, index = through.0, %error, "sealing is tried again");
         drop(self.myself.cast_after(limits::SEAL_RETRY, ReplicaMessage::RetrySeal));
         Ok(())
     }
@@ -157,7 +171,6 @@ impl ReplicaState {
     /// Lets memory go of everything that is sealed, and the log of what no replica needs any more.
     fn trim(&mut self, sealed: Index, hold: Index) -> Result<(), ActorError> {
         let through = if std::mem::take(&mut self.let_go) { sealed } else { sealed.min(hold) };
-        self.advance(Event::SnapshotWritten { through: sealed })?;
         self.advance(Event::Evict { through: sealed })?;
         let trimmed = self.core.as_ref().map_or(through, |core| core.trimmed().index);
         if through > trimmed { self.advance(Event::Trim { through }) } else { Ok(()) }

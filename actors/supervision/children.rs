@@ -301,7 +301,17 @@ impl Children {
     fn exited(&mut self, name: &Arc<str>, reason: String) -> Result<(), ActorError> {
         let Some(mut child) = self.children.remove(name) else { return Ok(()) };
         let record = Arc::clone(&child.spec.record);
-        let wait = match child.budget.on_exit(Instant::now()) {
+        let decision = if record.is_renewed() {
+            Decision::RestartAfter(Duration::ZERO)
+        } else {
+            child.budget.on_exit(Instant::now())
+        };
+        let wait = match decision {
+            Decision::RestartAfter(Duration::ZERO) => {
+                tracing::info!(actor = %name, %reason, "a new life begins");
+                record.failed(&reason, ActorState::BackingOff);
+                Duration::ZERO
+            }
             Decision::RestartAfter(wait) => {
                 tracing::warn!(actor = %name, error = %reason, wait = ?wait, "actor failed, it is started again");
                 record.failed(&reason, ActorState::BackingOff);

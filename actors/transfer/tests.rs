@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use millpond::config::Config;
 use millpond::entry::{Position, SegmentMeta, ShardSnapshot};
-use millpond::id::{Index, NodeId, Offset, ShardId, Term};
+use millpond::id::{Index, NodeId, Offset, ShardId, StoreId, Term};
 use millpond::label::Labels;
 use millpond::link::Method;
 use millpond::record::{Stream, Summary};
@@ -60,7 +60,9 @@ impl Inbound for Desk {
         match method {
             Method::Manifest => source::manifest(site, from, body, answer),
             Method::Chunk => source::chunk(site, from, body, answer),
-            Method::Append | Method::Scan | Method::Records | Method::Govern => drop(answer),
+            Method::Append | Method::Scan | Method::Records | Method::Govern | Method::Report | Method::Plan => {
+                drop(answer)
+            }
         }
     }
 
@@ -100,6 +102,7 @@ async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>) -> Node {
     };
     let site = Site {
         config: Arc::new(Config::single()),
+        store: StoreId(u128::from(node.0)),
         board: Board::new(node, 4, &tree),
         log: tree.seat("log-writer", Some(ROOT)),
         links: Links::new(node, &tree, &[(peer, "nowhere:1".to_owned())], 0),

@@ -53,7 +53,13 @@ impl Inbound for Speaking {
     fn call(&self, _: NodeId, method: Method, body: Bytes, answer: Answer) {
         match method {
             Method::Append => answer.send(Ok(body)),
-            Method::Scan | Method::Records | Method::Manifest | Method::Chunk | Method::Govern => {
+            Method::Scan
+            | Method::Records
+            | Method::Manifest
+            | Method::Chunk
+            | Method::Govern
+            | Method::Report
+            | Method::Plan => {
                 answer.send(Err(Fault::application(body)));
             }
         }

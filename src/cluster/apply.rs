@@ -33,6 +33,7 @@ impl Cluster {
             Command::RemoveNode { node } => self.remove_node(node),
             Command::ReplaceStore { node, store } => self.replace_store(node, store),
             Command::SetReplication { copies } => self.set_replication(copies),
+            Command::ConfirmMove { id } => self.confirm_move(id),
         }
     }
 
@@ -93,6 +94,7 @@ impl Cluster {
         let most = map.shards.iter().map(|placement| placement.replicas.len()).max().unwrap_or_default();
         self.copies = u32::try_from(most).expect("at most as many as were just checked");
         self.replica_ids = ReplicaIds::after(self.replica_ids.highest().max(map.highest_replica()));
+        self.founders = map.highest_replica();
         self.shards = map;
         Ok(Applied::Placed { epoch: theirs })
     }
@@ -132,7 +134,7 @@ impl Cluster {
         }
         let id = MoveId(next(self.highest_move.0)?);
         let come = add.map(|node| self.seat_for(shard, node)).transpose()?;
-        let begun = Move { id, shard, add: come, remove: gone, why };
+        let begun = Move { id, shard, add: come, remove: gone, why, confirmed: false };
         self.replica_ids = ReplicaIds::after(self.replica_ids.highest().max(come.map_or(ReplicaId(0), |s| s.replica)));
         self.highest_move = id;
         self.moves.insert(shard, begun);
@@ -181,8 +183,20 @@ impl Cluster {
         Ok(Applied::Ended { ended, epoch })
     }
 
+    fn confirm_move(&mut self, id: MoveId) -> Outcome {
+        let shard = self.under_way(id)?.shard;
+        let confirmed = self.moves.get_mut(&shard).ok_or(CommandRefusal::NoMove { id })?;
+        if std::mem::replace(&mut confirmed.confirmed, true) {
+            return Ok(Applied::Nothing);
+        }
+        Ok(Applied::Confirmed { confirmed: *confirmed })
+    }
+
     fn cancel_move(&mut self, id: MoveId) -> Outcome {
         let cancelled = self.under_way(id)?;
+        if cancelled.confirmed {
+            return Err(CommandRefusal::Confirmed { id });
+        }
         self.forget(&cancelled);
         Ok(Applied::Cancelled { cancelled })
     }

@@ -46,7 +46,8 @@ pub enum Command {
         /// The move.
         id: MoveId,
     },
-    /// The move is given up, and with it the replica that was to join; nothing else has changed.
+    /// The move is given up, and with it the replica that was to join; nothing else has changed. Only before it is
+    /// confirmed.
     CancelMove {
         /// The move.
         id: MoveId,
@@ -88,6 +89,11 @@ pub enum Command {
     SetReplication {
         /// 1, 3 or 5.
         copies: u32,
+    },
+    /// The replica that joins has caught up: from now on its group may change its members, and the move ends.
+    ConfirmMove {
+        /// The move.
+        id: MoveId,
     },
 }
 
@@ -132,6 +138,11 @@ pub enum Applied {
         ended: Move,
         /// The version of the shard map.
         epoch: Epoch,
+    },
+    /// The members of a group may change as a move says.
+    Confirmed {
+        /// It.
+        confirmed: Move,
     },
     /// A move was given up.
     Cancelled {
@@ -304,6 +315,12 @@ pub enum CommandRefusal {
         /// The move.
         id: MoveId,
     },
+    /// The members of the group may have changed already.
+    #[error("move {id} is confirmed and cannot be given up any more")]
+    Confirmed {
+        /// The move.
+        id: MoveId,
+    },
     /// The id is no node's.
     #[error("{node} is no id for a node, it must be from 1 to {}", u32::MAX)]
     NodeId {
@@ -423,6 +440,7 @@ impl CommandRefusal {
             | Self::LastReplica { .. }
             | Self::ReplicasFull { .. }
             | Self::NoMove { .. }
+            | Self::Confirmed { .. }
             | Self::NodeId { .. }
             | Self::NodeUsed { .. }
             | Self::StoreUsed { .. }

@@ -16,6 +16,7 @@ mod apply;
 mod command;
 mod duty;
 mod formation;
+mod steer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,7 @@ pub use formation::{
     Belonging, Claim, Decision, Enrolled, Fingerprint, FormError, Formation, Formed, Hello, HelloRefusal, Identity,
     MetadataGroup, Outside, Roll, Settings, cluster_id,
 };
+pub use steer::{Group, Step};
 
 const VERSION: u8 = 2;
 
@@ -62,6 +64,8 @@ pub struct Cluster {
     members: BTreeMap<NodeId, Member>,
     shards: ShardMap,
     replica_ids: ReplicaIds,
+    /// The highest replica of the first placement: those up to it began with their groups.
+    founders: ReplicaId,
     /// Copies of each shard; 0 before the shards are placed.
     copies: u32,
     /// The voters of the metadata group.
@@ -118,6 +122,7 @@ impl Default for Cluster {
             members: BTreeMap::new(),
             shards: ShardMap::default(),
             replica_ids: ReplicaIds::after(ReplicaId(0)),
+            founders: ReplicaId(0),
             copies: 0,
             metadata: Placement { shard: ShardId::METADATA, replicas: BTreeMap::new() },
             observers: BTreeMap::new(),
@@ -168,6 +173,11 @@ impl Cluster {
     /// From which the first map takes its replica ids.
     pub fn replica_ids(&self) -> ReplicaIds {
         self.replica_ids
+    }
+
+    /// Whether a replica of a shard began with its group; one that came later learns from the log who its members are.
+    pub fn is_founder(&self, replica: ReplicaId) -> bool {
+        replica <= self.founders
     }
 
     /// The last entry that was applied.

@@ -26,7 +26,7 @@ fn form(count: u64) -> Command {
     Command::Form { cluster: cluster_id(&stores), members, highest_replica: ReplicaId(count) }
 }
 
-fn apply(cluster: &mut Cluster, command: &Command) -> Applied {
+pub(super) fn apply(cluster: &mut Cluster, command: &Command) -> Applied {
     cluster.apply(Index(cluster.applied().0 + 1), &command.encode()).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn refused(cluster: &mut Cluster, command: &Command) -> CommandRefusal {
 }
 
 /// A cluster of so many nodes, and four shards in so many copies.
-fn placed_on(nodes: u64, copies: usize) -> Cluster {
+pub(super) fn placed_on(nodes: u64, copies: usize) -> Cluster {
     let mut cluster = Cluster::default();
     apply(&mut cluster, &form(nodes));
     let nodes: BTreeSet<_> = cluster.members().keys().copied().collect();
@@ -144,6 +144,7 @@ proptest! {
             begin(ShardId(0), None, None, MoveReason::Rebalance),
             Command::EndMove { id },
             Command::CancelMove { id },
+            Command::ConfirmMove { id },
             Command::AddNode { node, store, address: text.clone(), zone: text },
             Command::DrainNode { node },
             Command::UndrainNode { node },

@@ -38,7 +38,7 @@ use crate::entry::{Entry, EntryKind, HardState, Members, Position};
 use crate::id::{Index, ReplicaId, ShardId, Term};
 
 pub use message::{Message, MessageKind};
-pub use replica::{Knobs, PeerState, PeerStatus, Replica, ReplicaOptions, ReplicaStatus};
+pub use replica::{Knobs, PeerState, PeerStatus, Replica, ReplicaOptions, ReplicaStatus, hard_state_behind};
 
 /// What happened, from the caller's side.
 #[derive(Clone, Debug)]

@@ -107,6 +107,10 @@ wire! {
         Chunk = 5,
         /// Carry out a command of the metadata group, whose leader is there.
         Govern = 6,
+        /// Say how the node there stands, and the groups that it leads.
+        Report = 7,
+        /// Say which moves are under way and should begin, where the metadata group is led.
+        Plan = 8,
     }
 }
 

@@ -88,9 +88,13 @@ impl World {
                 Effect::Request { life, call, method, body } => {
                     let outcome = match method {
                         Method::Append => Ok(body),
-                        Method::Scan | Method::Records | Method::Manifest | Method::Chunk | Method::Govern => {
-                            Err(Fault::application(body))
-                        }
+                        Method::Scan
+                        | Method::Records
+                        | Method::Manifest
+                        | Method::Chunk
+                        | Method::Govern
+                        | Method::Report
+                        | Method::Plan => Err(Fault::application(body)),
                     };
                     later.extend([Event::Answer { life, call, outcome }, Event::Flush]);
                 }

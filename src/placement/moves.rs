@@ -94,6 +94,9 @@ pub struct Move {
     pub remove: Option<Seat>,
     /// What for.
     pub why: MoveReason,
+    /// Whether the members of the group may change: the replica that joins has caught up. Until then the move can be
+    /// given up.
+    pub confirmed: bool,
 }
 
 impl Move {
@@ -122,7 +125,7 @@ impl Move {
 }
 
 /// A move that should begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Wish {
     /// The shard.
     pub shard: ShardId,

@@ -17,7 +17,7 @@ use std::io;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, OpenMode, remove_if_there};
+use super::disk::{Disk, OpenMode, remove_if_there, remove_unless_leased};
 use super::segment::{self, folder};
 use super::snapshot::{self, SnapshotError, failed};
 use crate::class::Class;
@@ -262,6 +262,19 @@ impl CleanError {
             Self::Segment(error) => error.class(),
         }
     }
+}
+
+/// Removes everything of a group whose replica is gone. Whether all of it is: what is leased stays until the next time.
+pub fn clear(disk: &dyn Disk, shard: ShardId) -> Result<bool, SnapshotError> {
+    let (folder, names_before) = (folder(shard), names(disk, shard)?);
+    for name in &names_before {
+        let path = format!("{folder}/{name}");
+        remove_unless_leased(disk, &path).map_err(failed("remove", &path))?;
+    }
+    if !names_before.is_empty() {
+        disk.sync_folder(&folder).map_err(failed("sync", &folder))?;
+    }
+    Ok(names(disk, shard)?.is_empty())
 }
 
 /// Removes copies that were not finished, for when nobody goes on with them.

@@ -1,13 +1,13 @@
-//! What a node knows of itself: `meta.redb` with its identity.
+//! What a node knows of itself: `meta.redb` with its identity, and the roster of the replicas that have begun on it.
 //!
-//! One table. `blobs`, from a name to bytes, holds `identity`, which only the caller reads; it is empty on a blank node.
-//! Each value is preceded by u64 xxh3-64 of the table's name, the key and the value; little-endian; verified at each
-//! read. The key is there from the first commit on: redb does not find a key that was damaged, and a node that took that
-//! for "none yet" would forget who it is and vote twice.
+//! One table. `blobs`, from a name to bytes, holds `identity` and `roster`, which only the caller reads; both are empty
+//! on a blank node. Each value is preceded by u64 xxh3-64 of the table's name, the key and the value; little-endian;
+//! verified at each read. The keys are there from the first commit on: redb does not find a key that was damaged, and a
+//! node that took that for "none yet" would forget who it is, or which replicas it had, and vote twice.
 //!
 //! The file is made under a temporary name and renamed; every commit is durable and repaired quickly. redb keeps two
-//! commits and a bit says which is the last one; an identity is committed twice, so that both say the same. This file
-//! does not know what an identity says.
+//! commits and a bit says which is the last one; a value is committed twice, so that both say the same. This file
+//! does not know what the values say.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,8 +22,9 @@ const FILE: &str = "meta.redb";
 const FOLDER: &str = "";
 const BLOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("blobs");
 const IDENTITY: &str = "identity";
+const ROSTER: &str = "roster";
 
-/// Commits of one identity: redb keeps two.
+/// Commits of one value: redb keeps two.
 const COMMITS: usize = 2;
 
 /// The node's `meta.redb`, open for reading and writing. Calls block.
@@ -54,7 +55,9 @@ impl Registry {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 create_file(disk, FOLDER, FILE, |database| {
                     let transaction = database.begin_write()?;
-                    transaction.open_table(BLOBS)?.insert(IDENTITY, stored(&[]).as_slice())?;
+                    for key in [IDENTITY, ROSTER] {
+                        transaction.open_table(BLOBS)?.insert(key, stored(key, &[]).as_slice())?;
+                    }
                     Ok(transaction.commit()?)
                 })?;
                 disk.open(FILE, OpenMode::ReadWrite).map_err(failed("open", FILE))?
@@ -73,22 +76,40 @@ impl Registry {
 
     /// The identity as it was stored; `None` on a blank node.
     pub fn identity(&self) -> Result<Option<Bytes>, SnapshotError> {
-        let stored = self.on("read", |database| {
-            let table = database.begin_read()?.open_table(BLOBS)?;
-            Ok(table.get(IDENTITY)?.map(|stored| stored.value().to_vec()))
-        })?;
-        let identity = stored.and_then(|stored| verified(&stored, sum)).ok_or(damaged("identity"))?;
-        Ok(Some(identity).filter(|identity| !identity.is_empty()))
+        self.value(IDENTITY)
     }
 
     /// Stores the identity, durable when it returns.
     pub fn set_identity(&self, identity: &[u8]) -> Result<(), SnapshotError> {
-        assert!(!identity.is_empty(), "an empty identity is none");
+        self.set(IDENTITY, identity)
+    }
+
+    /// The roster as it was stored; `None` where no replica has begun.
+    pub fn roster(&self) -> Result<Option<Bytes>, SnapshotError> {
+        self.value(ROSTER)
+    }
+
+    /// Stores the roster, durable when it returns.
+    pub fn set_roster(&self, roster: &[u8]) -> Result<(), SnapshotError> {
+        self.set(ROSTER, roster)
+    }
+
+    fn value(&self, key: &'static str) -> Result<Option<Bytes>, SnapshotError> {
+        let stored = self.on("read", |database| {
+            let table = database.begin_read()?.open_table(BLOBS)?;
+            Ok(table.get(key)?.map(|stored| stored.value().to_vec()))
+        })?;
+        let value = stored.and_then(|stored| verified(&stored, |value| sum(key, value))).ok_or(damaged(key))?;
+        Ok(Some(value).filter(|value| !value.is_empty()))
+    }
+
+    fn set(&self, key: &'static str, value: &[u8]) -> Result<(), SnapshotError> {
+        assert!(!value.is_empty(), "an empty value is none");
         for _ in 0..COMMITS {
             self.on("write", |database| {
                 let mut transaction = database.begin_write()?;
                 transaction.set_quick_repair(true);
-                transaction.open_table(BLOBS)?.insert(IDENTITY, stored(identity).as_slice())?;
+                transaction.open_table(BLOBS)?.insert(key, stored(key, value).as_slice())?;
                 Ok(transaction.commit()?)
             })?;
         }
@@ -112,14 +133,14 @@ fn damaged(part: &str) -> SnapshotError {
     SnapshotError::Damaged { file: FILE.to_owned(), part: part.to_owned() }
 }
 
-/// The bytes under which an identity is kept.
-fn stored(identity: &[u8]) -> Vec<u8> {
-    [&sum(identity).to_le_bytes(), identity].concat()
+/// The bytes under which a value is kept.
+fn stored(key: &str, value: &[u8]) -> Vec<u8> {
+    [&sum(key, value).to_le_bytes(), value].concat()
 }
 
-fn sum(identity: &[u8]) -> u64 {
+fn sum(key: &str, value: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
-    for part in [b"blobs", IDENTITY.as_bytes(), identity] {
+    for part in [b"blobs", key.as_bytes(), value] {
         hash.update(part);
     }
     hash.digest()
@@ -162,6 +183,7 @@ mod tests {
     fn written(closed: bool) -> Vec<u8> {
         let disk = LossyDisk::new(3);
         let registry = Registry::open(&disk).unwrap();
+        registry.set_roster(b"ours").unwrap();
         registry.set_identity(b"me").unwrap();
         if !closed {
             disk.kill();
@@ -173,11 +195,14 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Result<Option<Bytes>, SnapshotError> {
+    fn read(bytes: &[u8]) -> [Result<Option<Bytes>, SnapshotError>; 2] {
         let disk = LossyDisk::new(4);
         disk.set_capacity(FILE_BYTES_MAX);
         disk.open(FILE, OpenMode::CreateNew).unwrap().write_at(0, &[bytes]).unwrap();
-        Registry::open(&disk)?.identity()
+        match Registry::open(&disk) {
+            Ok(registry) => [registry.identity(), registry.roster()],
+            Err(_) => [Err(damaged("all of it")), Err(damaged("all of it"))],
+        }
     }
 
     /// Turns a bit over, reads, and turns it back. Whether the damage was reported.
@@ -185,18 +210,18 @@ mod tests {
         bytes[offset] ^= 1 << bit;
         let read = read(bytes);
         bytes[offset] ^= 1 << bit;
-        match read {
-            Ok(identity) => {
-                assert_eq!(identity.as_deref(), Some(&b"me"[..]), "bit {bit} of byte {offset}");
-                false
+        let reported = read.iter().any(Result::is_err);
+        for (found, written) in read.into_iter().zip([&b"me"[..], b"ours"]) {
+            if let Ok(found) = found {
+                assert_eq!(found.as_deref(), Some(written), "bit {bit} of byte {offset}");
             }
-            Err(_) => true,
         }
+        reported
     }
 
-    /// Where the file says which commit is the last one, and where it names the table and the key.
+    /// Where the file says which commit is the last one, and where it names the table and the keys.
     fn telling(bytes: &[u8]) -> impl Iterator<Item = usize> {
-        let names = [&b"blobs"[..], IDENTITY.as_bytes()];
+        let names = [&b"blobs"[..], IDENTITY.as_bytes(), ROSTER.as_bytes()];
         let named = move |at: usize| {
             names.into_iter().find(|name| bytes[at..].starts_with(name)).map(|name| at..at + name.len())
         };

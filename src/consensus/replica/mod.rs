@@ -33,7 +33,7 @@ use crate::entry::{Entry, EntryKind, HardState, Members, Position, Recovered};
 use crate::id::{Index, ReplicaId, ShardId, Term};
 use crate::limits;
 
-pub use self::start::{Knobs, ReplicaOptions};
+pub use self::start::{Knobs, ReplicaOptions, hard_state_behind};
 pub use self::status::{PeerState, PeerStatus, ReplicaStatus};
 
 /// A `Ready` whose writes, or those before it, are not durable yet.
@@ -232,7 +232,19 @@ impl Replica {
         };
         let (shard, from, kind) = (self.shard, message.from, message.kind);
         gate.check(&message).map_err(|why| ConsensusError::Foreign { shard, from, kind, why })?;
-        if kind == MessageKind::Snapshot { self.receive_offer(message, effects) } else { self.step_raft(message) }
+        match kind {
+            MessageKind::Snapshot => return self.receive_offer(message, effects),
+            MessageKind::HeartbeatResponse => self.heard_commit(from, message.commit),
+            MessageKind::Append
+            | MessageKind::AppendResponse
+            | MessageKind::RequestVote
+            | MessageKind::RequestVoteResponse
+            | MessageKind::Heartbeat
+            | MessageKind::TimeoutNow
+            | MessageKind::RequestPreVote
+            | MessageKind::RequestPreVoteResponse => {}
+        }
+        self.step_raft(message)
     }
 
     fn step_raft(&mut self, message: Message) -> Result<(), ConsensusError> {

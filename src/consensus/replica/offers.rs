@@ -84,6 +84,15 @@ impl Replica {
         Some(HardState { term, vote, commit: position.index })
     }
 
+    /// A peer that was offered a snapshot and knows as much to be committed holds it, however it came by it: it goes on
+    /// with entries.
+    pub(super) fn heard_commit(&mut self, peer: ReplicaId, commit: Index) {
+        let offered = self.raw.raft.prs().get(peer.0).filter(|progress| progress.state == ProgressState::Snapshot);
+        if self.role() == Role::Leader && offered.is_some_and(|progress| commit.0 >= progress.pending_snapshot) {
+            self.report_snapshot(peer, true);
+        }
+    }
+
     pub(super) fn report_snapshot(&mut self, peer: ReplicaId, ok: bool) {
         self.offers.remove(&peer);
         self.raw.report_snapshot(peer.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });

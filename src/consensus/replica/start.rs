@@ -147,6 +147,19 @@ pub(super) fn check_recovered(
     Ok((hard_state, written))
 }
 
+/// The hard state with which a log goes on behind a snapshot that is newer than all it holds: a snapshot that was copied
+/// from another replica. `None` where the log reaches it, or was trimmed beyond it: nothing must be replaced.
+pub fn hard_state_behind(recovered: &Recovered, snapshot: Position) -> Option<HardState> {
+    let Recovered { hard_state, trimmed, entries } = recovered;
+    let reached = entries.iter().any(|entry| entry.index == snapshot.index && entry.term == snapshot.term);
+    if reached || snapshot.index <= trimmed.index {
+        return None;
+    }
+    let term = hard_state.term.max(snapshot.term);
+    let vote = hard_state.vote.filter(|_| term == hard_state.term);
+    Some(HardState { term, vote, commit: snapshot.index })
+}
+
 /// The last change of members that is committed for certain. A leader makes a change only after it applied the one
 /// before, so of two in any log the first is committed, whatever the hint says. To stand for election by members older
 /// than these could bring two leaders of one term: the voters of two changes in a row share one, those further apart may

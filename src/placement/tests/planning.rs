@@ -97,6 +97,7 @@ impl Scene {
             add: wish.add.map(|node| seat(node, self.next)),
             remove: wish.remove.map(|node| seat(node, 0)),
             why: wish.why,
+            confirmed: true,
         };
         self.next += 1;
         if wish.shard == ShardId::METADATA {
@@ -235,7 +236,14 @@ fn one_node_takes_no_more_than_a_few_replicas_at_a_time() {
     assert_eq!(onto(&scene), limits::MOVES_PER_NODE_MAX);
     let seat = |node, replica| Some(Seat { node: NodeId(node), replica: ReplicaId(replica) });
     let shard = ShardId(7);
-    let under_way = Move { id: MoveId(1), shard, add: seat(4, 500), remove: seat(1, 22), why: MoveReason::Rehome };
+    let under_way = Move {
+        id: MoveId(1),
+        shard,
+        add: seat(4, 500),
+        remove: seat(1, 22),
+        why: MoveReason::Rehome,
+        confirmed: false,
+    };
     scene.moves.insert(shard, under_way);
     assert_eq!(onto(&scene), limits::MOVES_PER_NODE_MAX - 1);
 }

@@ -1,0 +1,212 @@
+//! `placer`: on the node that leads the metadata group it places the shards of a new cluster, and plans and tends the
+//! moves of replicas; on every node it hands on leadership until each leads its share, and all of it from a node whose
+//! disk is full or that is about to stop.
+//!
+//! Parent: `node`. It receives its own ticks, the reports of other nodes, which it asks for, and questions about the
+//! plan; it reads the board; it proposes to the metadata replica of this node and asks replicas of this node to hand
+//! leadership over. What it decides is in `placement` and `cluster`. A restart, or another leader, begins with no
+//! reports, and counts anew for how long nodes have been gone.
+
+pub mod plan;
+pub mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use millpond::cluster::{Cluster, Command};
+use millpond::consensus::Role;
+use millpond::id::{Epoch, NodeId, ShardId};
+use millpond::limits;
+use millpond::link::Fault;
+use millpond::placement::{MemberState, plan_initial, plan_leaders};
+use tokio::time::Instant;
+
+use self::plan::{Facts, Plan};
+use self::report::NodeReport;
+use crate::append::AppendReply;
+use crate::board::Follower;
+use crate::links::{Answer, Method, PeerState};
+use crate::replica::ReplicaMessage;
+use crate::site::Site;
+use crate::supervision::{Actor, ActorError, Own};
+
+/// What the placer is told.
+#[derive(Debug)]
+pub enum PlacerMessage {
+    /// Look at the board.
+    Tick,
+    /// A node reports.
+    Reported(NodeId, NodeReport),
+    /// Another node asks for the plan.
+    Asked(Answer),
+}
+
+/// Places shards, plans moves and spreads leaders.
+#[derive(Debug)]
+pub struct Placer;
+
+/// The state of a placer.
+#[derive(Debug)]
+pub struct PlacerState {
+    myself: Own<PlacerMessage>,
+    site: Site,
+    /// What nodes said lately, and when; nothing where this node does not plan.
+    reports: BTreeMap<NodeId, (Instant, NodeReport)>,
+    /// Since when nodes have been gone.
+    gone: BTreeMap<NodeId, Instant>,
+}
+
+impl Actor for Placer {
+    type Message = PlacerMessage;
+    type Arguments = Site;
+    type State = PlacerState;
+
+    async fn pre_start(&self, myself: &Own<PlacerMessage>, site: Site) -> Result<PlacerState, ActorError> {
+        drop(myself.cast_every(limits::PLACER_TICK, || PlacerMessage::Tick));
+        Ok(PlacerState { myself: myself.clone(), site, reports: BTreeMap::new(), gone: BTreeMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        _: &Own<PlacerMessage>,
+        message: PlacerMessage,
+        state: &mut PlacerState,
+    ) -> Result<(), ActorError> {
+        match message {
+            PlacerMessage::Tick => state.tick(),
+            PlacerMessage::Reported(node, report) => drop(state.reports.insert(node, (Instant::now(), report))),
+            PlacerMessage::Asked(answer) => answer.send(state.answer()),
+        }
+        Ok(())
+    }
+}
+
+impl PlacerState {
+    fn tick(&mut self) {
+        spread_leaders(&self.site);
+        let cluster = self.site.board.cluster().borrow().clone();
+        if !self.plans(&cluster) {
+            self.reports.clear();
+            self.gone.clear();
+            return;
+        }
+        if cluster.shards().shards.is_empty() {
+            self.propose(&first_map(&self.site, &cluster));
+            return;
+        }
+        self.look(&cluster);
+        for command in self.on_facts(&cluster, |facts| facts.commands(self.site.config.cluster.rebalance)) {
+            self.propose(&command);
+        }
+        self.ask();
+    }
+
+    /// Whether this node leads the metadata group of a cluster that is formed.
+    fn plans(&self, cluster: &Cluster) -> bool {
+        let metadata = self.site.board.standing(ShardId::METADATA);
+        cluster.identity().is_some() && metadata.is_some_and(|standing| standing.role == Role::Leader)
+    }
+
+    /// Takes the time of who is not there.
+    fn look(&mut self, cluster: &Cluster) {
+        let (now, node) = (Instant::now(), self.site.env.node);
+        self.reports.insert(node, (now, NodeReport::of(&self.site)));
+        self.reports.retain(|_, (heard, _)| now.duration_since(*heard) < limits::NODE_REPORT_LIFE);
+        let connected = self.site.links.peers().into_iter().filter(|peer| peer.state == PeerState::Connected);
+        let led = self.reports.values().flat_map(|(_, report)| &report.led);
+        let seen = led.flat_map(|led| led.peers.iter().filter(|peer| peer.active).map(|peer| peer.node));
+        let here: BTreeSet<NodeId> = connected.map(|peer| peer.node).chain(seen).chain([node]).collect();
+        self.gone.retain(|node, _| !here.contains(node) && cluster.members().contains_key(node));
+        let present = cluster.members().iter().filter(|(_, member)| member.state != MemberState::Removed);
+        for (node, _) in present.filter(|(node, _)| !here.contains(*node)) {
+            self.gone.entry(*node).or_insert(now);
+        }
+    }
+
+    fn on_facts<T>(&self, cluster: &Cluster, say: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let now = Instant::now();
+        let reports = self.reports.iter().map(|(node, (_, report))| (*node, report.clone())).collect();
+        let gone = self.gone.iter().map(|(node, since)| (*node, now.duration_since(*since))).collect();
+        let grace = self.site.config.cluster.rehome_after.0;
+        say(&Facts { cluster, reports: &reports, gone: &gone, grace })
+    }
+
+    /// Asks every node that is connected for its report.
+    fn ask(&self) {
+        for peer in self.site.links.peers().into_iter().filter(|peer| peer.state == PeerState::Connected) {
+            let (node, myself) = (peer.node, self.myself.clone());
+            let call = self.site.links.call(node, Method::Report, Bytes::new(), limits::PLACER_TICK);
+            tokio::spawn(async move {
+                // A node that does not answer is asked again with the next tick.
+                if let Some(report) = call.await.ok().and_then(|bytes| NodeReport::decode(&bytes)) {
+                    let _ = myself.cast(PlacerMessage::Reported(node, report));
+                }
+            });
+        }
+    }
+
+    /// The plan, for another node or this one.
+    fn answer(&self) -> Result<Bytes, Fault> {
+        let cluster = self.site.board.cluster().borrow().clone();
+        if !self.plans(&cluster) {
+            return Err(Fault::application(Bytes::from_static(b"this node does not lead the metadata group")));
+        }
+        let plan = self.on_facts(&cluster, |facts| Plan { stages: facts.stages(), wishes: facts.wishes(true) });
+        Ok(rmp_serde::to_vec(&plan).expect("plain data always encodes").into())
+    }
+
+    /// Where it is not taken the next tick proposes again: each command is looked at by the state that it meets.
+    fn propose(&self, command: &Command) {
+        if let Some(replica) = self.site.board.replica(ShardId::METADATA) {
+            let (payload, reply) = (command.encode().into(), AppendReply::nobody());
+            let _ = replica.cast(ReplicaMessage::Append { payload, reply });
+        }
+    }
+}
+
+/// Where the shards of a new cluster live. The command is refused where there is a map already.
+fn first_map(site: &Site, cluster: &Cluster) -> Command {
+    let settings = &site.config.cluster;
+    let nodes: BTreeSet<NodeId> = settings.nodes.iter().map(|member| member.id).collect();
+    let copies = usize::try_from(settings.replication).expect("a handful");
+    let mut map = plan_initial(&nodes, settings.shards, copies, &mut cluster.replica_ids());
+    map.epoch = Epoch(cluster.shards().epoch.0 + 1);
+    Command::PlaceShards { map }
+}
+
+/// Each node hands on what it leads beyond its share, and everything while it is not fit to lead.
+fn spread_leaders(site: &Site) {
+    let node = site.env.node;
+    if !site.board.is_fit() {
+        leave_leadership(site);
+        return;
+    }
+    let cluster = site.board.cluster().borrow().clone();
+    let connected = site.links.peers().into_iter().filter(|peer| peer.state == PeerState::Connected);
+    let peers = connected.map(|peer| peer.node).filter(|peer| site.board.is_peer_fit(*peer));
+    let alive: BTreeSet<NodeId> = peers.chain([node]).collect();
+    let standings = site.board.standings().into_iter();
+    let observed = standings.filter_map(|standing| Some((standing.shard, standing.leader?))).collect();
+    let transfers = plan_leaders(cluster.shards(), &observed, &alive, &cluster.draining()).into_iter();
+    for transfer in transfers.filter(|transfer| transfer.from == node) {
+        if let Some(replica) = site.board.replica(transfer.shard) {
+            let _ = replica.cast(ReplicaMessage::Transfer(transfer.to));
+        }
+    }
+}
+
+/// Asks every replica that leads here to let a peer lead that has the log. Whether one still leads.
+pub fn leave_leadership(site: &Site) -> bool {
+    let standings = site.board.standings().into_iter().chain(site.board.standing(ShardId::METADATA));
+    let led = standings.filter(|standing| standing.role == Role::Leader && !standing.followers.is_empty());
+    led.fold(false, |_, standing| {
+        let able = |follower: &&Follower| {
+            follower.active && !follower.learner && !follower.needs_snapshot && site.board.is_peer_fit(follower.node)
+        };
+        let to = standing.followers.iter().filter(able).max_by_key(|follower| follower.matched);
+        if let (Some(to), Some(replica)) = (to, site.board.replica(standing.shard)) {
+            let _ = replica.cast(ReplicaMessage::Transfer(to.node));
+        }
+        true
+    })
+}

@@ -1,0 +1,294 @@
+//! How a group gets from the members it has to those that the cluster wants: the next step of the group's leader, and
+//! what the cluster is told of it. One change at a time; what was done is seen in the members, so whoever leads next
+//! goes on where the last one stopped.
+//!
+//! The leader of a group may look at an older state of the cluster than there is. So it changes voters only as a move
+//! says that is under way and confirmed: a confirmed move is never given up, and the ids in it are never used by
+//! another. Learners may come and go freely, since nothing is promised by them.
+//!
+//! It does not know how a change is made, nor how anybody learns what a group looks like.
+
+use std::collections::BTreeSet;
+
+use super::{Cluster, Command};
+use crate::entry::Members;
+use crate::id::{ReplicaId, ShardId};
+use crate::placement::Move;
+
+/// A group as its leader sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// Which.
+    pub shard: ShardId,
+    /// The leader.
+    pub leader: ReplicaId,
+    /// The members, as far as the leader has applied its log.
+    pub members: &'a Members,
+    /// Replicas that follow closely.
+    pub caught_up: &'a BTreeSet<ReplicaId>,
+}
+
+/// What the leader of a group does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: the members are as wanted, or something has to happen elsewhere first.
+    Rest,
+    /// Let a replica follow.
+    AddLearner(ReplicaId),
+    /// Let a replica that does not vote go.
+    RemoveLearner(ReplicaId),
+    /// Change the voters.
+    Replace {
+        /// Who becomes one.
+        add: Option<ReplicaId>,
+        /// Who goes.
+        remove: Option<ReplicaId>,
+    },
+    /// Let one of these lead: this leader is to go.
+    HandOver,
+}
+
+impl Cluster {
+    /// What the leader of a group does next.
+    pub fn next_step(&self, group: Group<'_>) -> Step {
+        let Group { shard, leader, members, .. } = group;
+        let Some(wanted) = self.wanted(shard) else { return Step::Rest };
+        if members.is_joint() {
+            return Step::Rest;
+        }
+        let under_way = self.moves().get(&shard);
+        let come = under_way.and_then(|under_way| under_way.add).map(|seat| seat.replica);
+        let to_learn = wanted.learners.iter().chain(&come).find(|id| !members.contains(**id));
+        if let Some(id) = to_learn {
+            return Step::AddLearner(*id);
+        }
+        let useless = |id: &&ReplicaId| !wanted.learners.contains(*id) && !wanted.voters.contains(*id);
+        if let Some(id) = members.learners.iter().find(useless) {
+            return Step::RemoveLearner(*id);
+        }
+        let Some(under_way) = under_way.filter(|under_way| under_way.confirmed) else { return Step::Rest };
+        let add = come.filter(|id| !members.voters.contains(id));
+        let remove = under_way.remove.map(|seat| seat.replica).filter(|id| members.voters.contains(id));
+        match (add, remove) {
+            (None, None) => Step::Rest,
+            (add, Some(gone)) if gone == leader => {
+                // With others that vote one of them leads; without, the one that joins must vote first.
+                if members.voters.len() > 1 { Step::HandOver } else { Step::Replace { add, remove: None } }
+            }
+            (add, remove) => Step::Replace { add, remove },
+        }
+    }
+
+    /// What the metadata group should be told about the move of a group, if anything; `takes` says whether the node that
+    /// a replica comes to can still take it.
+    pub fn tend(&self, group: Group<'_>, takes: impl FnOnce(&Move) -> bool) -> Option<Command> {
+        let under_way = self.moves().get(&group.shard)?;
+        let id = under_way.id;
+        if under_way.confirmed {
+            return self.is_carried_out(group.members, under_way).then_some(Command::EndMove { id });
+        }
+        let ready = under_way.add.is_none_or(|seat| group.caught_up.contains(&seat.replica));
+        if ready {
+            return Some(Command::ConfirmMove { id });
+        }
+        (!takes(under_way)).then_some(Command::CancelMove { id })
+    }
+
+    /// Whether the members are those that a move is for. Once they are, they stay so until it has ended.
+    fn is_carried_out(&self, members: &Members, under_way: &Move) -> bool {
+        !members.is_joint()
+            && under_way.add.is_none_or(|seat| members.voters.contains(&seat.replica))
+            && under_way.remove.is_none_or(|seat| !members.votes(seat.replica))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cluster::tests::{apply, placed_on};
+    use crate::id::{NodeId, StoreId};
+    use crate::placement::MoveReason;
+
+    const SHARD: ShardId = ShardId(1);
+
+    /// A group that does what its leader is told, at once.
+    struct World {
+        cluster: Cluster,
+        shard: ShardId,
+        members: Members,
+        leader: ReplicaId,
+        caught_up: BTreeSet<ReplicaId>,
+        /// The target of the move takes it.
+        takes: bool,
+    }
+
+    impl World {
+        fn new(nodes: u64, copies: usize, shard: ShardId) -> Self {
+            let cluster = placed_on(nodes, copies);
+            let wanted = cluster.wanted(shard).unwrap();
+            let members = Members::of(wanted.voters, wanted.learners);
+            let leader = *members.voters.first().unwrap();
+            Self { cluster, shard, members, leader, caught_up: BTreeSet::new(), takes: true }
+        }
+
+        fn begin(&mut self, add: Option<u64>, remove: Option<u64>) {
+            let expects = self.cluster.shards().epoch;
+            let (add, remove) = (add.map(NodeId), remove.map(NodeId));
+            let command = Command::BeginMove { shard: self.shard, add, remove, why: MoveReason::Requested, expects };
+            let applied = apply(&mut self.cluster, &command);
+            assert!(matches!(applied, crate::cluster::Applied::Began { .. }), "{applied:?}");
+        }
+
+        /// One step of the leader and one word to the cluster. What was done, in words; none at rest.
+        fn go(&mut self) -> Option<String> {
+            let group =
+                Group { shard: self.shard, leader: self.leader, members: &self.members, caught_up: &self.caught_up };
+            let takes = self.takes;
+            let told = self.cluster.tend(group, |_| takes);
+            let step = self.cluster.next_step(group);
+            match step {
+                Step::Rest => {}
+                Step::AddLearner(id) => drop(self.members.learners.insert(id)),
+                Step::RemoveLearner(id) => {
+                    assert!(self.members.learners.remove(&id));
+                }
+                Step::Replace { add, remove } => {
+                    assert_ne!(remove, Some(self.leader), "a leader never removes itself");
+                    if let Some(id) = add {
+                        assert!(self.members.learners.remove(&id), "only a learner becomes a voter");
+                        self.members.voters.insert(id);
+                    }
+                    if let Some(id) = remove {
+                        assert!(self.members.voters.remove(&id));
+                    }
+                }
+                Step::HandOver => {
+                    let other = self.members.voters.iter().find(|id| **id != self.leader);
+                    self.leader = *other.expect("there is another voter");
+                }
+            }
+            self.members.check().unwrap();
+            if let Some(command) = &told {
+                apply(&mut self.cluster, command);
+            }
+            let done = (step != Step::Rest || told.is_some()).then(|| format!("{step:?} {told:?}"));
+            // Who was made to follow has caught up by the next time.
+            self.caught_up = if self.takes { self.members.learners.clone() } else { BTreeSet::new() };
+            done
+        }
+
+        fn settle(&mut self) -> Vec<String> {
+            let mut done = Vec::new();
+            while let Some(step) = self.go() {
+                done.push(step);
+                assert!(done.len() < 30, "it does not come to rest: {done:?}");
+            }
+            let wanted = self.cluster.wanted(self.shard).unwrap();
+            assert_eq!(self.members, Members::of(wanted.voters, wanted.learners), "{done:?}");
+            assert!(self.cluster.moves().is_empty(), "{done:?}");
+            done
+        }
+    }
+
+    #[test]
+    fn a_replica_is_replaced_by_one_that_followed_first() {
+        let mut world = World::new(4, 3, SHARD);
+        let holders: Vec<u64> = world.cluster.placement(SHARD).unwrap().replicas.keys().map(|node| node.0).collect();
+        let spare = (1..=4).find(|node| !holders.contains(node)).unwrap();
+        world.begin(Some(spare), Some(holders[1]));
+        let done = world.settle();
+        assert_eq!(done.len(), 4, "learner, confirmation, change, end: {done:?}");
+    }
+
+    #[test]
+    fn a_leader_that_is_to_go_hands_over_first() {
+        let mut world = World::new(4, 3, SHARD);
+        let placement = world.cluster.placement(SHARD).unwrap().replicas.clone();
+        let (node, _) = placement.iter().find(|(_, replica)| **replica == world.leader).unwrap();
+        world.begin(None, Some(node.0));
+        let done = world.settle();
+        assert!(done.iter().any(|step| step.starts_with("HandOver")), "{done:?}");
+    }
+
+    #[test]
+    fn the_only_replica_votes_beside_its_heir_for_a_while() {
+        let mut world = World::new(2, 1, SHARD);
+        let from = world.cluster.placement(SHARD).unwrap().replicas.keys().next().unwrap().0;
+        world.begin(Some(3 - from), Some(from));
+        let done = world.settle();
+        assert!(done.iter().any(|step| step.starts_with("HandOver")), "{done:?}");
+    }
+
+    #[test]
+    fn a_move_to_a_node_that_cannot_take_it_is_given_up_and_its_learner_goes() {
+        let mut world = World::new(4, 3, SHARD);
+        let holders = world.cluster.placement(SHARD).unwrap().replicas.clone();
+        let spare = (1..=4).find(|node| !holders.contains_key(&NodeId(*node))).unwrap();
+        world.begin(Some(spare), Some(holders.keys().next().unwrap().0));
+        world.takes = false;
+        let done = world.settle();
+        assert!(done.iter().any(|step| step.contains("CancelMove")), "{done:?}");
+        assert_eq!(world.cluster.placement(SHARD).unwrap().replicas, holders);
+    }
+
+    #[test]
+    fn every_node_that_joins_observes_and_one_whose_store_was_replaced_does_so_anew() {
+        let mut world = World::new(3, 3, ShardId::METADATA);
+        let join = Command::AddNode {
+            node: NodeId(9),
+            store: StoreId(900),
+            address: "host-9:1".to_owned(),
+            zone: String::new(),
+        };
+        apply(&mut world.cluster, &join);
+        world.settle();
+        assert_eq!(world.members.learners.len(), 1);
+        let before = world.members.learners.clone();
+        apply(&mut world.cluster, &Command::ReplaceStore { node: NodeId(9), store: StoreId(901) });
+        world.settle();
+        assert!(world.members.learners.len() == 1 && world.members.learners != before);
+        world.begin(Some(9), None);
+        world.settle();
+        assert!(world.members.learners.is_empty() && world.members.voters.len() == 4);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whoever_looks_at_an_older_cluster_never_changes_voters_against_the_newer(
+            moves in proptest::collection::vec((1_u64..=5, 1_u64..=5, any::<bool>(), 0_usize..6), 1..8),
+        ) {
+            let mut world = World::new(5, 3, SHARD);
+            let mut states = vec![world.cluster.clone()];
+            for (add, remove, takes, steps) in moves {
+                let placement = world.cluster.placement(SHARD).unwrap().replicas.clone();
+                let fits = !placement.contains_key(&NodeId(add)) && placement.contains_key(&NodeId(remove));
+                if fits && world.cluster.moves().is_empty() {
+                    world.begin(Some(add), Some(remove));
+                }
+                world.takes = takes;
+                for _ in 0..steps {
+                    world.go();
+                    states.push(world.cluster.clone());
+                }
+                // Nobody but the replica of a move that is under way or has ended votes, whoever leads by whichever state.
+                let seated: BTreeSet<ReplicaId> = world.cluster.wanted(SHARD).unwrap().voters;
+                for state in &states {
+                    let group = Group {
+                        shard: SHARD,
+                        leader: world.leader,
+                        members: &world.members,
+                        caught_up: &world.caught_up,
+                    };
+                    if let Step::Replace { add: Some(add), .. } = state.next_step(group) {
+                        let learns = world.members.learners.contains(&add);
+                        prop_assert!(!learns || seated.contains(&add), "{add} is voted in by an older state");
+                    }
+                }
+            }
+        }
+    }
+}
