@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::ingest::Gate;
 use crate::ingest::ingester::{Ingester, IngesterArguments};
-use crate::links::Inbound;
+use crate::links::{self, Inbound, LinksActor, LinksArguments};
 use crate::listeners::http::server::{HttpArguments, HttpListener};
 use crate::log_writer::{LogWriter, LogWriterArguments};
 use crate::metadata::{Greeting, Metadata, MetadataArguments, MetadataMessage};
@@ -116,10 +116,15 @@ fn log_writer(site: &Site, wal: Option<Wal>) -> ChildSpec {
 
 fn links(site: &Site, transport: Option<Transport>, inbound: Arc<dyn Inbound>) -> ChildSpec {
     let site = site.clone();
-    supervisor(&site.clone(), "links", move || {
-        let mut specs = site.links.specs(&site.env, &inbound);
-        specs.extend(transport.iter().flat_map(Transport::specs));
-        specs
+    ChildSpec::new(&site.tree.seat(links::SUPERVISOR, Some(ROOT)), Restart::VITAL, move || {
+        let arguments = LinksArguments {
+            links: site.links.clone(),
+            env: site.env.clone(),
+            inbound: Arc::clone(&inbound),
+            cluster: site.board.cluster().subscribe(),
+            transport: transport.iter().flat_map(Transport::specs).collect(),
+        };
+        (LinksActor, arguments)
     })
 }
 

@@ -1,10 +1,13 @@
-//! How the rest of a node talks to the other nodes: one `peer-link` per configured peer under the supervisor `links`.
+//! How the rest of a node talks to the other nodes: one `peer-link` for each under the supervisor `links`, which follows
+//! who belongs to the cluster.
 //!
-//! [`Links`] is the handle everybody holds; it outlives restarts of a peer-link. [`Inbound`] is what the rest of the
-//! node does with what arrives. What a link promises is said in `millpond::link`; this room adds the mailboxes, the
-//! clock and the reply ports. It knows neither what travels nor how.
+//! [`Links`] is the handle everybody holds; it outlives restarts of a peer-link and of the supervisor. [`Inbound`] is
+//! what the rest of the node does with what arrives. What a link promises is said in `millpond::link`; this room adds
+//! the mailboxes, the clock and the reply ports. It knows neither what travels nor how.
 
+mod known;
 mod peer_link;
+mod supervisor;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond::class::Class;
+use millpond::cluster::Cluster;
 use millpond::id::{Boot, NodeId, ShardId};
 pub use millpond::link::{Counters, Fault, FaultCode, Life, Method};
 use millpond::link::{Header, LinkError};
@@ -24,7 +28,10 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+pub(crate) use known::Known;
+use known::{Change, Peer};
 pub use peer_link::{PeerLinkActor, PeerLinkArguments, PeerLinkMessage};
+pub use supervisor::{LinksActor, LinksArguments, LinksMessage};
 
 use crate::env::{Env, Frame};
 use crate::supervision::{Address, ChildSpec};
@@ -69,6 +76,8 @@ pub enum PeerState {
     Suspected,
     /// One of the two nodes does not accept the other.
     Refused(String),
+    /// The link has ended: this node stops, or the other was removed from the cluster.
+    Closed,
 }
 
 /// What there is to see of one peer.
@@ -190,14 +199,13 @@ impl Drop for Answer {
     }
 }
 
-struct Peer {
-    address: Address<PeerLinkMessage>,
-    report: watch::Sender<PeerReport>,
-}
-
 struct Shared {
     node: NodeId,
-    peers: BTreeMap<NodeId, Peer>,
+    tree: TreeHandle,
+    /// What the configuration names; written by nobody.
+    configured: BTreeMap<NodeId, String>,
+    /// Written when a node comes or goes; read, and not held, whenever something is sent.
+    known: watch::Sender<Known>,
     strays: AtomicU64,
 }
 
@@ -209,28 +217,56 @@ pub struct Links {
 
 impl fmt::Debug for Links {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.shared.peers.keys()).finish()
+        f.debug_set().entries(self.shared.known.borrow().peers.keys()).finish()
     }
 }
 
 impl Links {
-    /// The links of `node` to its configured peers with their addresses; `now` is when they were made. Nothing runs
-    /// before the children of [`Self::specs`] do.
+    /// The links of `node`, as long as nothing is known of the cluster: to the peers of its configuration with their
+    /// addresses. `now` is when they were made. Nothing runs before [`LinksActor`] does.
     pub fn new(node: NodeId, tree: &TreeHandle, peers: &[(NodeId, String)], now: i64) -> Self {
-        let peer = |(peer, address): &(NodeId, String)| {
-            assert!(*peer != node, "a node has no link to itself");
-            let seat = tree.seat(&format!("peer-link-{peer}"), Some(SUPERVISOR));
-            (*peer, Peer { address: seat, report: watch::Sender::new(unheard(*peer, address.clone(), now)) })
-        };
-        let peers = peers.iter().map(peer).collect();
-        Self { shared: Arc::new(Shared { node, peers, strays: AtomicU64::new(0) }) }
+        assert!(peers.iter().all(|(peer, _)| *peer != node), "a node has no link to itself");
+        let configured = peers.iter().cloned().collect();
+        let (known, strays) = (watch::Sender::new(Known::default()), AtomicU64::new(0));
+        let links = Self { shared: Arc::new(Shared { node, tree: tree.clone(), configured, known, strays }) };
+        links.follow(&Cluster::default(), now);
+        links
     }
 
-    /// The children of the supervisor `links`.
+    /// Makes the peers those that the configuration and a state of the cluster name. Those that are gone have left the
+    /// tree; whoever supervises their peer-links stops them.
+    fn follow(&self, cluster: &Cluster, now: i64) -> Change {
+        let Shared { node, tree, configured, known, .. } = &*self.shared;
+        let make = |peer, address| {
+            let link = tree.seat(&format!("peer-link-{peer}"), Some(SUPERVISOR));
+            Peer::new(peer, address, link, now)
+        };
+        let mut change = Change::default();
+        known.send_if_modified(|known| {
+            change = known.follow(*node, configured, cluster, make);
+            change.any
+        });
+        for (_, name) in &change.left {
+            tree.forget(name);
+        }
+        change
+    }
+
+    /// Follows who the peers are.
+    pub(crate) fn known(&self) -> watch::Receiver<Known> {
+        self.shared.known.subscribe()
+    }
+
+    /// Whether a node is a peer.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.shared.known.borrow().has(node)
+    }
+
+    /// The peer-links, children of the supervisor `links`.
     pub fn specs(&self, env: &Env, inbound: &Arc<dyn Inbound>) -> Vec<ChildSpec> {
         let spec = |(&node, peer): (&NodeId, &Peer)| {
             let (env, inbound, report) = (env.clone(), Arc::clone(inbound), peer.report.clone());
-            ChildSpec::new(&peer.address, env.knobs.isolated, move || {
+            ChildSpec::new(&peer.link, env.knobs.isolated, move || {
                 let arguments = PeerLinkArguments {
                     peer: node,
                     env: env.clone(),
@@ -240,15 +276,18 @@ impl Links {
                 (PeerLinkActor, arguments)
             })
         };
-        self.shared.peers.iter().map(spec).collect()
+        self.shared.known.borrow().peers.iter().map(spec).collect()
+    }
+
+    /// Puts a message into the mailbox of a peer-link; whether there was one to take it.
+    fn cast(&self, peer: NodeId, message: PeerLinkMessage) -> bool {
+        self.shared.known.borrow().peers.get(&peer).is_some_and(|peer| peer.link.cast(message).is_ok())
     }
 
     /// Sends a Raft message, soon and together with others. It may be lost in silence, as Raft expects.
     pub fn raft(&self, to: NodeId, shard: ShardId, message: Bytes, control: bool) {
-        if let Some(peer) = self.shared.peers.get(&to) {
-            // A peer-link that restarts loses messages as a network does.
-            let _ = peer.address.cast(PeerLinkMessage::Raft { shard, message, control });
-        }
+        // A peer-link that restarts loses messages as a network does.
+        let _ = self.cast(to, PeerLinkMessage::Raft { shard, message, control });
     }
 
     /// Asks a peer and waits for its answer, at most for `deadline`.
@@ -263,11 +302,7 @@ impl Links {
         deadline: Duration,
     ) -> impl Future<Output = Result<Bytes, CallError>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        let cast = self
-            .shared
-            .peers
-            .get(&to)
-            .is_some_and(|peer| peer.address.cast(PeerLinkMessage::Call { method, body, deadline, reply }).is_ok());
+        let cast = self.cast(to, PeerLinkMessage::Call { method, body, deadline, reply });
         async move {
             if !cast {
                 return Err(CallError::Unreachable(to));
@@ -281,15 +316,15 @@ impl Links {
 
     /// What there is to see of each peer, by node.
     pub fn peers(&self) -> Vec<PeerReport> {
-        self.shared.peers.values().map(|peer| peer.report.borrow().clone()).collect()
+        self.shared.known.borrow().peers.values().map(|peer| peer.report.borrow().clone()).collect()
     }
 
-    /// Follows one peer's report; none if it is not configured.
+    /// Follows one peer's report, until it is removed; none for a node that is no peer.
     pub fn watch(&self, peer: NodeId) -> Option<watch::Receiver<PeerReport>> {
-        self.shared.peers.get(&peer).map(|peer| peer.report.subscribe())
+        self.shared.known.borrow().peers.get(&peer).map(|peer| peer.report.subscribe())
     }
 
-    /// Frames that could not be given to any peer-link: undecodable, for another node, or from none that is configured.
+    /// Frames that could not be given to any peer-link: undecodable, for another node, or from none that is a peer.
     pub fn strays(&self) -> u64 {
         self.shared.strays.load(Ordering::Relaxed)
     }
@@ -298,10 +333,11 @@ impl Links {
     pub fn frame(&self, frame: Frame) {
         let taken = Header::decode(&frame.header).and_then(|header| {
             let misaddressed = LinkError::Misaddressed { from: header.from, to: header.to };
-            let peer = self.shared.peers.get(&header.from).filter(|_| header.to == self.shared.node);
+            let known = self.shared.known.borrow();
+            let peer = known.peers.get(&header.from).filter(|_| header.to == self.shared.node);
             let peer = peer.ok_or(misaddressed)?;
             // A peer-link that restarts loses frames as a network does.
-            let _ = peer.address.cast(PeerLinkMessage::Frame { header: Box::new(header), payload: frame.payload });
+            let _ = peer.link.cast(PeerLinkMessage::Frame { header: Box::new(header), payload: frame.payload });
             Ok(())
         });
         if let Err(error) = taken {
@@ -314,41 +350,21 @@ impl Links {
 
     /// The transport has a fresh connection to a peer.
     pub fn opened(&self, peer: NodeId) {
-        if let Some(peer) = self.shared.peers.get(&peer) {
+        if let Some(peer) = self.shared.known.borrow().peers.get(&peer) {
             peer.report.send_modify(|report| report.connection = None);
             // A peer-link that starts greets its peer by itself.
-            let _ = peer.address.cast(PeerLinkMessage::Opened);
+            let _ = peer.link.cast(PeerLinkMessage::Opened);
         }
     }
 
     /// The transport could not connect to a peer, and why.
     pub fn unconnected(&self, peer: NodeId, why: &str) {
-        if let Some(peer) = self.shared.peers.get(&peer) {
+        if let Some(peer) = self.shared.known.borrow().peers.get(&peer) {
             peer.report.send_if_modified(|report| {
                 let changed = report.connection.as_deref() != Some(why);
                 report.connection = Some(why.to_owned());
                 changed
             });
         }
-    }
-}
-
-fn unheard(node: NodeId, address: String, since: i64) -> PeerReport {
-    PeerReport {
-        node,
-        address,
-        state: PeerState::Connecting,
-        since,
-        connection: None,
-        boot: None,
-        credit_outstanding: 0,
-        queued_bytes: 0,
-        calls_waiting: 0,
-        round_trip_micros: None,
-        frames: [0; 2],
-        bytes: [0; 2],
-        dropped: 0,
-        rejected: 0,
-        lost_bytes: 0,
     }
 }

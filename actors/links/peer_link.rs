@@ -1,8 +1,8 @@
 //! `peer-link-N`: runs one end of the link to node N.
 //!
 //! Parent: `links`. It receives what this node sends to N, frames of N from the transport, and its own ticks; it sends
-//! frames through `env.peers`, hands what arrives to `Inbound` and answers callers. A restart loses what was queued and
-//! fails the calls that waited; to the peer it is a new life of the link.
+//! frames through `env.peers`, hands what arrives to `Inbound` and answers callers. A restart, like its end when N leaves
+//! the cluster, loses what was queued and fails the calls that waited; to the peer it is a new life of the link.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,6 +185,12 @@ impl Actor for PeerLinkActor {
             }
             PeerLinkMessage::Judged { life, verdict } => state.advance(myself, Event::Judged { life, verdict }),
         }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: &Own<PeerLinkMessage>, state: &mut PeerLinkState) -> Result<(), ActorError> {
+        state.show(Some(PeerState::Closed));
+        state.arguments.inbound.changed(state.arguments.peer, PeerState::Closed);
         Ok(())
     }
 }

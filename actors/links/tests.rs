@@ -1,15 +1,42 @@
-//! Peer-links of two nodes in one process, over a network in memory and in paused time.
+//! Peer-links of a few nodes in one process, over a network in memory and in paused time.
 
 use std::io;
 use std::sync::{Mutex, PoisonError, Weak};
 
+use millpond::cluster::{Applied, Command, Member, cluster_id};
+use millpond::id::{Index, ReplicaId, StoreId};
 use millpond::storage::disk::{Disk, DiskFile, OpenMode};
 
 use super::*;
 use crate::env::{Blocking, Clock, End, Halt, Lane, PeerLink, Random};
 use crate::knobs::Knobs;
-use crate::supervision::{Root, SupervisorActor, spawn_root};
-use crate::tree::{Identity, TreeHandle};
+use crate::supervision::{Restart, Root, SupervisorActor, spawn_root};
+use crate::tree::{ActorRecord, ActorState, Identity, TreeHandle};
+
+/// The state of a cluster that a node formed with itself alone.
+pub(crate) fn formed(node: NodeId) -> Cluster {
+    let store = StoreId(node.0.into());
+    let members = BTreeMap::from([(node, Member::new(store, format!("nowhere:{node}"), String::new()))]);
+    let identity = cluster_id(&BTreeMap::from([(node, store)]));
+    let form = Command::Form { cluster: identity, members, highest_replica: ReplicaId(0) };
+    let mut cluster = Cluster::default();
+    assert_eq!(cluster.apply(Index(1), &form.encode()).unwrap(), Applied::Formed { cluster: identity });
+    cluster
+}
+
+/// The command by which a node joins.
+pub(crate) fn admit(node: NodeId, address: &str) -> Command {
+    Command::AddNode { node, store: StoreId(node.0.into()), address: address.to_owned(), zone: String::new() }
+}
+
+/// Applies a command that changes how a node belongs to the cluster, and publishes the outcome.
+pub(crate) fn agree(board: &watch::Sender<Arc<Cluster>>, command: &Command) {
+    board.send_modify(|cluster| {
+        let index = Index(cluster.applied().0 + 1);
+        let applied = Arc::make_mut(cluster).apply(index, &command.encode()).unwrap();
+        assert!(matches!(applied, Applied::NodeChanged { .. }), "{command:?} became {applied:?}");
+    });
+}
 
 /// The parts of an environment that a link does not touch.
 #[derive(Debug)]
@@ -136,13 +163,46 @@ struct Site {
     links: Links,
     node: Arc<Node>,
     tree: TreeHandle,
+    board: watch::Sender<Arc<Cluster>>,
     _root: Root,
 }
 
+impl Site {
+    fn record(&self, name: &str) -> Option<Arc<ActorRecord>> {
+        self.tree.records().into_iter().find(|record| &**record.name() == name)
+    }
+
+    async fn call(&self, peer: u64) -> Result<Bytes, CallError> {
+        self.links.call(NodeId(peer), Method::Append, Bytes::from_static(b"x"), Duration::from_secs(1)).await
+    }
+
+    /// Waits until a call is answered.
+    async fn called(&self, peer: u64) {
+        let answer = async {
+            while self.call(peer).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), answer).await.expect("the link heals");
+    }
+
+    /// Waits until these are the peers.
+    async fn peers_are(&self, peers: &[u64]) {
+        let mut known = self.links.known();
+        let wanted = |known: &Known| known.addresses().keys().map(|node| node.0).eq(peers.iter().copied());
+        tokio::time::timeout(Duration::from_secs(5), known.wait_for(wanted)).await.expect("in time").unwrap();
+    }
+}
+
 async fn end(node: u64, peer: u64, wire: &Arc<Wire>) -> Site {
+    site(node, &[peer], wire).await
+}
+
+async fn site(node: u64, peers: &[u64], wire: &Arc<Wire>) -> Site {
     let identity = Identity { node: NodeId(node), name: format!("node-{node}"), boot: Boot(5) };
     let tree = TreeHandle::new(identity, Arc::new(Nothing), true);
-    let links = Links::new(NodeId(node), &tree, &[(NodeId(peer), "nowhere:1".to_owned())], 0);
+    let peers: Vec<_> = peers.iter().map(|peer| (NodeId(*peer), format!("nowhere:{peer}"))).collect();
+    let links = Links::new(NodeId(node), &tree, &peers, 0);
     let nothing = Arc::new(Nothing);
     let env = Env {
         node: NodeId(node),
@@ -156,10 +216,19 @@ async fn end(node: u64, peer: u64, wire: &Arc<Wire>) -> Site {
         knobs: Knobs::default(),
     };
     wire.ends.lock().unwrap().insert(NodeId(node), Arc::downgrade(&links.shared));
+    let board = watch::Sender::new(Arc::new(formed(NodeId(node))));
     let node = Arc::new(Node::default());
-    let specs = links.specs(&env, &(Arc::clone(&node) as Arc<dyn Inbound>));
-    let root = spawn_root(&tree.seat(SUPERVISOR, None), SupervisorActor, specs).await.unwrap();
-    Site { links, node, tree, _root: root }
+    let (inbound, cluster) = (Arc::clone(&node) as Arc<dyn Inbound>, board.subscribe());
+    let supervisor = {
+        let links = links.clone();
+        ChildSpec::new(&tree.seat(SUPERVISOR, Some("node")), Restart::VITAL, move || {
+            let (links, env) = (links.clone(), env.clone());
+            let (inbound, cluster) = (Arc::clone(&inbound), cluster.clone());
+            (LinksActor, LinksArguments { links, env, inbound, cluster, transport: Vec::new() })
+        })
+    };
+    let root = spawn_root(&tree.seat("node", None), SupervisorActor, vec![supervisor]).await.unwrap();
+    Site { links, node, tree, board, _root: root }
 }
 
 async fn pair() -> (Arc<Wire>, Site, Site) {
@@ -223,17 +292,14 @@ async fn a_silent_peer_fails_calls_at_once_and_comes_back() {
 async fn a_peer_link_that_panics_is_replaced_under_the_same_handle() {
     let (_wire, one, two) = pair().await;
     one.tree.crash("peer-link-2").unwrap();
-    let answer = async {
-        loop {
-            let call = one.links.call(NodeId(2), Method::Append, Bytes::from_static(b"x"), Duration::from_secs(1));
-            if let Ok(body) = call.await {
-                return body;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while one.record("peer-link-2").unwrap().restarts() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    };
-    let body = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("the link heals");
-    assert_eq!(body, "x");
+    })
+    .await
+    .expect("it falls");
+    one.called(2).await;
     two.links.raft(NodeId(1), ShardId(1), Bytes::from_static(b"after"), true);
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(one.node.came.lock().unwrap().len(), 1);
@@ -256,4 +322,59 @@ async fn frames_for_nobody_are_counted() {
     let (_wire, one, _two) = pair().await;
     one.links.frame(Frame { header: Bytes::from_static(b"?"), payload: Bytes::new() });
     assert_eq!(one.links.strays(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_a_peer_from_when_it_is_added_until_it_is_removed() {
+    let wire = Arc::new(Wire::default());
+    let (one, two) = (site(1, &[], &wire).await, site(2, &[1], &wire).await);
+    assert_eq!(one.call(2).await, Err(CallError::Unreachable(NodeId(2))));
+    agree(&one.board, &admit(NodeId(2), "somewhere:2"));
+    one.peers_are(&[2]).await;
+    for (end, peer) in [(&one, 2), (&two, 1)] {
+        reach(end, peer, &PeerState::Connected).await;
+    }
+    assert_eq!(one.links.peers()[0].address, "somewhere:2");
+    assert_eq!(one.call(2).await.unwrap(), "x");
+    assert_eq!(two.call(1).await.unwrap(), "x");
+
+    let (link, mut report) = (one.record("peer-link-2").unwrap(), one.links.watch(NodeId(2)).unwrap());
+    agree(&one.board, &Command::DrainNode { node: NodeId(2) });
+    agree(&one.board, &Command::RemoveNode { node: NodeId(2) });
+    one.peers_are(&[]).await;
+    assert_eq!(one.call(2).await, Err(CallError::Unreachable(NodeId(2))));
+    while report.changed().await.is_ok() {}
+    assert_eq!(report.borrow().state, PeerState::Closed);
+    assert_eq!(link.state(), ActorState::Stopped);
+    assert!(one.record("peer-link-2").is_none(), "it has left the tree");
+    assert_eq!(one.node.states.lock().unwrap().last(), Some(&PeerState::Closed));
+    let strays = one.links.strays();
+    reach(&two, 1, &PeerState::Suspected).await;
+    assert!(one.links.strays() > strays, "what it says is heard by nobody");
+    assert!(one.record("peer-link-2").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_panics_comes_back_with_the_peers_of_then() {
+    let wire = Arc::new(Wire::default());
+    let one = site(1, &[2], &wire).await;
+    let others = [site(2, &[1], &wire).await, site(3, &[1], &wire).await, site(4, &[1], &wire).await];
+    agree(&one.board, &admit(NodeId(3), "nowhere:3"));
+    one.called(2).await;
+    one.called(3).await;
+    one.tree.crash(SUPERVISOR).unwrap();
+    while one.record(SUPERVISOR).unwrap().state() != ActorState::BackingOff {
+        tokio::task::yield_now().await;
+    }
+    agree(&one.board, &Command::RemoveNode { node: NodeId(3) });
+    agree(&one.board, &admit(NodeId(4), "nowhere:4"));
+    one.peers_are(&[2, 4]).await;
+    assert_eq!(one.record(SUPERVISOR).unwrap().restarts(), 1);
+    one.called(2).await;
+    one.called(4).await;
+    assert_eq!(one.call(3).await, Err(CallError::Unreachable(NodeId(3))));
+    agree(&one.board, &admit(NodeId(5), "nowhere:5"));
+    one.peers_are(&[2, 4, 5]).await;
+    assert!(one.record("peer-link-3").is_none());
+    reach(&others[1], 1, &PeerState::Suspected).await;
 }

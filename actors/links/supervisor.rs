@@ -1,0 +1,107 @@
+//! `links`: supervises one `peer-link-N` for each other node that this one knows, and the transport.
+//!
+//! Parent: `node`. It follows the state of the metadata group on the board: a node that is new gets its peer-link, one
+//! that was removed loses it, and whatever watches [`Links`] hears of both. A restart starts all of them anew, for the
+//! peers that there are by then.
+
+use std::sync::Arc;
+
+use millpond::cluster::Cluster;
+use tokio::sync::watch;
+
+use super::{Inbound, Links, PeerState};
+use crate::env::Env;
+use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own};
+
+/// What the supervisor of all links is told.
+#[derive(Debug)]
+pub enum LinksMessage {
+    /// The metadata group applied something: see who the peers are.
+    ClusterChanged,
+}
+
+/// Supervises the links of a node.
+#[derive(Debug)]
+pub struct LinksActor;
+
+/// What the supervisor of all links starts from.
+pub struct LinksArguments {
+    /// The links.
+    pub links: Links,
+    /// Clock and transport, for the peer-links.
+    pub env: Env,
+    /// What is done with what arrives.
+    pub inbound: Arc<dyn Inbound>,
+    /// The state of the metadata group, as last applied on this node.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// What carries frames, in the order of its start; nothing where something else does.
+    pub transport: Vec<ChildSpec>,
+}
+
+/// The state of the supervisor.
+pub struct LinksState {
+    links: Links,
+    env: Env,
+    inbound: Arc<dyn Inbound>,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    children: Children,
+}
+
+impl Actor for LinksActor {
+    type Message = LinksMessage;
+    type Arguments = LinksArguments;
+    type State = LinksState;
+
+    async fn pre_start(&self, myself: &Own<LinksMessage>, arguments: LinksArguments) -> Result<LinksState, ActorError> {
+        let LinksArguments { links, env, inbound, cluster, transport } = arguments;
+        let (watcher, mut changes) = (myself.clone(), cluster.clone());
+        let mut state = LinksState { links, env, inbound, cluster, children: Children::new(myself) };
+        // A life before this one may have missed that a node was removed.
+        state.follow();
+        for spec in state.links.specs(&state.env, &state.inbound).into_iter().chain(transport) {
+            state.children.start(spec).await?;
+        }
+        tokio::spawn(async move {
+            // Ends with this life of the actor, or with the board.
+            while changes.changed().await.is_ok() && watcher.cast(LinksMessage::ClusterChanged).is_ok() {}
+        });
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: &Own<LinksMessage>,
+        message: LinksMessage,
+        state: &mut LinksState,
+    ) -> Result<(), ActorError> {
+        match message {
+            LinksMessage::ClusterChanged => {
+                if state.follow() {
+                    for spec in state.links.specs(&state.env, &state.inbound) {
+                        state.children.add(spec);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn children<'s>(&self, state: &'s mut LinksState) -> Option<&'s mut Children> {
+        Some(&mut state.children)
+    }
+}
+
+impl LinksState {
+    /// Brings the peers up to date and parts with those that are gone; whether anything changed.
+    fn follow(&mut self) -> bool {
+        let cluster = Arc::clone(&self.cluster.borrow());
+        let change = self.links.follow(&cluster, self.env.clock.now());
+        for (node, name) in &change.left {
+            tracing::info!(%node, "a node is no peer any more");
+            self.children.remove(name, "the node was removed from the cluster");
+            // A peer-link that waits for its restart cannot say so itself.
+            self.inbound.changed(*node, PeerState::Closed);
+        }
+        change.any
+    }
+}
