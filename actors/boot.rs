@@ -167,7 +167,6 @@ pub async fn boot(config: Config) -> Result<Running, BootError> {
             cluster: config.cluster.name.as_str().to_owned(),
             cookie: config.cluster.cookie.reveal().to_owned(),
             listen,
-            peers: peers_of(&config),
             random: Arc::clone(&random) as Arc<dyn Random>,
         };
         Transport::new(transport, &handles.tree, &handles.links)

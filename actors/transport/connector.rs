@@ -1,8 +1,9 @@
 //! `connector`: listens for the other nodes and dials them.
 //!
-//! Parent: `links`. It receives word from `sessions` when a peer is up or down, and the outcomes of its own dials; it
-//! sends connections to `sessions`. Of two nodes the lower dials and the higher knocks, each as long as they are not
-//! connected, with backoff; a knock makes the lower dial at once. A restart closes the listening socket for a moment.
+//! Parent: `links`. It receives word from `sessions` when a peer is up or down, the outcomes of its own dials, and word
+//! when the peers are others than before; it sends connections to `sessions`. Of two nodes the lower dials and the
+//! higher knocks, each as long as they are not connected, with backoff; a knock makes the lower dial at once, and so
+//! does a peer that is new. A restart closes the listening socket for a moment and begins with the peers of then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +22,6 @@ use tokio::task::JoinHandle;
 use super::Shared;
 use super::preamble::{PREAMBLE_BYTES, Preamble, Purpose, Turned, cluster_number};
 use super::stream::PeerStream;
-use crate::links::Links;
 use crate::supervision::{Actor, ActorError, Own};
 
 /// What a connector is told.
@@ -37,6 +37,8 @@ pub(super) enum ConnectorMessage {
     Again(NodeId),
     /// A dial or a knock is done.
     Tried(NodeId, Result<(), DialError>),
+    /// The peers are others than before, or elsewhere.
+    PeersChanged,
 }
 
 /// Why a peer was not reached.
@@ -57,12 +59,6 @@ pub(super) enum DialError {
 #[derive(Debug)]
 pub(super) struct ConnectorActor;
 
-/// What a connector starts from.
-pub(super) struct ConnectorArguments {
-    pub(super) shared: Arc<Shared>,
-    pub(super) links: Links,
-}
-
 #[derive(Default)]
 struct Peer {
     address: String,
@@ -74,41 +70,40 @@ struct Peer {
 
 /// One life of a connector.
 pub(super) struct ConnectorState {
-    arguments: ConnectorArguments,
+    shared: Arc<Shared>,
     peers: BTreeMap<NodeId, Peer>,
     listening: JoinHandle<()>,
+    following: JoinHandle<()>,
 }
 
 impl Drop for ConnectorState {
     fn drop(&mut self) {
         self.listening.abort();
+        self.following.abort();
     }
 }
 
 impl Actor for ConnectorActor {
     type Message = ConnectorMessage;
-    type Arguments = ConnectorArguments;
+    type Arguments = Arc<Shared>;
     type State = ConnectorState;
 
     async fn pre_start(
         &self,
         myself: &Own<ConnectorMessage>,
-        arguments: ConnectorArguments,
+        shared: Arc<Shared>,
     ) -> Result<ConnectorState, ActorError> {
-        let config = &arguments.shared.config;
-        let listener = TcpListener::bind(config.listen)
+        let listen_at = shared.config.listen;
+        let listener = TcpListener::bind(listen_at)
             .await
-            .map_err(|error| format!("cannot listen for peers at {}: {error}", config.listen))?;
-        let listening = tokio::spawn(listen(listener, Arc::clone(&arguments.shared), myself.clone()));
-        let peers = config.peers.iter().map(|(node, address)| {
-            let connected = arguments.shared.route(*node).is_some();
-            (*node, Peer { address: address.clone(), connected, ..Peer::default() })
+            .map_err(|error| format!("cannot listen for peers at {listen_at}: {error}"))?;
+        let listening = tokio::spawn(listen(listener, Arc::clone(&shared), myself.clone()));
+        let (mut known, follower) = (shared.links.known(), myself.clone());
+        let following = tokio::spawn(async move {
+            while known.changed().await.is_ok() && follower.cast(ConnectorMessage::PeersChanged).is_ok() {}
         });
-        let mut state = ConnectorState { peers: peers.collect(), listening, arguments };
-        let nodes: Vec<NodeId> = state.peers.keys().copied().collect();
-        for node in nodes {
-            state.attempt(myself, node);
-        }
+        let mut state = ConnectorState { shared, peers: BTreeMap::new(), listening, following };
+        state.follow(myself);
         Ok(state)
     }
 
@@ -123,12 +118,28 @@ impl Actor for ConnectorActor {
             ConnectorMessage::Down(node) => state.down(myself, node),
             ConnectorMessage::Knocked(node) | ConnectorMessage::Again(node) => state.attempt(myself, node),
             ConnectorMessage::Tried(node, outcome) => state.tried(myself, node, outcome),
+            ConnectorMessage::PeersChanged => state.follow(myself),
         }
         Ok(())
     }
 }
 
 impl ConnectorState {
+    /// Parts with nodes that are no peers any more, and tries at once those that are new or have another address.
+    fn follow(&mut self, myself: &Own<ConnectorMessage>) {
+        self.shared.part_with_strangers();
+        let addresses = self.shared.links.known().borrow().addresses();
+        self.peers.retain(|node, _| addresses.contains_key(node));
+        for (node, address) in addresses {
+            let connected = self.shared.route(node).is_some();
+            let peer = self.peers.entry(node).or_insert_with(|| Peer { connected, ..Peer::default() });
+            if peer.address != address {
+                (peer.address, peer.attempts) = (address, 0);
+                self.attempt(myself, node);
+            }
+        }
+    }
+
     fn up(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         (peer.connected, peer.attempts) = (true, 0);
@@ -152,7 +163,7 @@ impl ConnectorState {
             again.abort();
         }
         peer.trying = true;
-        let (shared, address, myself) = (Arc::clone(&self.arguments.shared), peer.address.clone(), myself.clone());
+        let (shared, address, myself) = (Arc::clone(&self.shared), peer.address.clone(), myself.clone());
         tokio::spawn(async move {
             let dialling = dial(&shared, node, &address);
             let outcome = tokio::time::timeout(DIAL_DEADLINE, dialling).await.unwrap_or(Err(DialError::Deadline));
@@ -173,7 +184,7 @@ impl ConnectorState {
             Err(error) => {
                 let why = format!("{}: {error}", peer.address);
                 tracing::debug!(%node, error = %why, "peer not reached");
-                self.arguments.links.unconnected(node, &why);
+                self.shared.links.unconnected(node, &why);
                 self.try_later(myself, node, None);
             }
         }
@@ -181,7 +192,7 @@ impl ConnectorState {
 
     /// Plans the next attempt: after `wait`, or after a backoff that doubles, with jitter of a half.
     fn try_later(&mut self, myself: &Own<ConnectorMessage>, node: NodeId, wait: Option<Duration>) {
-        let random = &self.arguments.shared.config.random;
+        let random = &self.shared.config.random;
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let wait = wait.unwrap_or_else(|| {
             let (first, longest) = REDIAL_BACKOFF;
@@ -276,7 +287,7 @@ fn judge(shared: &Shared, preamble: Preamble) -> Result<Preamble, Turned> {
         Err(Turned::WrongCluster)
     } else if preamble.to != config.node {
         Err(Turned::WrongNode)
-    } else if !shared.knows(preamble.from) {
+    } else if !shared.links.knows(preamble.from) {
         Err(Turned::UnknownNode)
     } else if lower != (preamble.purpose == Purpose::Session) {
         Err(Turned::WrongWay)

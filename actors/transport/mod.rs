@@ -4,12 +4,15 @@
 //! redialling, no deadlines, no sign that a peer stopped, and lets two connections of one pair draw lots. So:
 //!
 //! - `gateway` is the one actor of a node that others can reach. A frame is a cast to the peer's gateway;
-//! - `sessions` stands where ractor_cluster's own node server would: it accepts sessions of configured peers only, the
-//!   newest one of a peer wins, and a session that does not finish its handshake in time is stopped;
+//! - `sessions` stands where ractor_cluster's own node server would: it accepts sessions of known peers only, the newest
+//!   one of a peer wins, and a session that does not finish its handshake in time is stopped;
 //! - `connector` listens and dials. Of two nodes the lower one dials; the higher one knocks, which asks to be dialled
 //!   now. Before a connection becomes a session, a preamble says who is there and of which cluster;
-//! - a connection is closed when a write makes no progress, or nothing is read, for too long ([`stream`]), and when the
-//!   link suspects the peer.
+//! - a connection is closed when a write makes no progress, or nothing is read, for too long ([`stream`]), when the link
+//!   suspects the peer, and when the peer is no longer one.
+//!
+//! Who the peers are is asked of [`Links`], which follows the cluster. A node that joins is turned away until its peers
+//! know it and dials on meanwhile; whoever learns of the other dials or knocks at once.
 //!
 //! A cast to a remote actor says Ok also when the peer is stopped or gone: nothing here tells a caller that a frame
 //! arrived, the link finds out. The cookie keeps clusters apart; it does not keep anybody out.
@@ -39,11 +42,14 @@ use crate::links::{Links, SUPERVISOR};
 use crate::supervision::{Address, ChildSpec, Restart};
 use crate::tree::TreeHandle;
 
-use connector::{ConnectorActor, ConnectorArguments, ConnectorMessage};
+use connector::{ConnectorActor, ConnectorMessage};
 use gateway::{GatewayActor, GatewayMessage};
 use sessions::{SessionsActor, SessionsArguments};
 
-/// Where a node is reached and whom it knows.
+/// Why a session ends whose peer is no longer one.
+const NO_PEER: &str = "the node there is no peer any more";
+
+/// Where a node is reached and how it speaks to others.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
     /// This node.
@@ -56,8 +62,6 @@ pub struct TransportConfig {
     pub cookie: String,
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The other nodes, `host:port`.
-    pub peers: Vec<(NodeId, String)>,
     /// For jitter between dials.
     pub random: Arc<dyn Random>,
 }
@@ -73,6 +77,7 @@ struct Route {
 /// comes or goes.
 struct Shared {
     config: TransportConfig,
+    links: Links,
     routes: RwLock<BTreeMap<NodeId, Route>>,
     sessions: RwLock<Option<ActorRef<NodeServerMessage>>>,
     /// Numbers sessions within the process, over restarts of `sessions`: remote actors are told apart by it.
@@ -102,8 +107,12 @@ impl Shared {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn knows(&self, peer: NodeId) -> bool {
-        self.config.peers.iter().any(|(node, _)| *node == peer)
+    /// Closes the connections to nodes that are no peers any more.
+    fn part_with_strangers(&self) {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, route) in routes.iter().filter(|(node, _)| !self.links.knows(**node)) {
+            route.session.stop(Some(NO_PEER.to_owned()));
+        }
     }
 }
 
@@ -127,7 +136,6 @@ impl PeerLink for Shared {
 #[derive(Debug)]
 pub struct Transport {
     shared: Arc<Shared>,
-    links: Links,
     connector: Address<ConnectorMessage>,
     tree: TreeHandle,
 }
@@ -137,12 +145,13 @@ impl Transport {
     pub fn new(config: TransportConfig, tree: &TreeHandle, links: &Links) -> Self {
         let shared = Shared {
             config,
+            links: links.clone(),
             routes: RwLock::default(),
             sessions: RwLock::default(),
             session_number: AtomicU64::new(1),
         };
         let connector = tree.seat("connector", Some(SUPERVISOR));
-        Self { shared: Arc::new(shared), links: links.clone(), connector, tree: tree.clone() }
+        Self { shared: Arc::new(shared), connector, tree: tree.clone() }
     }
 
     /// The way out for `Env`.
@@ -152,24 +161,18 @@ impl Transport {
 
     /// The children of the supervisor `links`, to be started in this order.
     pub fn specs(&self) -> Vec<ChildSpec> {
-        let links = self.links.clone();
+        let links = self.shared.links.clone();
         let gateway =
             ChildSpec::plain(self.tree.plain("gateway", Some(SUPERVISOR)), Restart::VITAL, move |_, supervisor| {
                 GatewayActor::spawn(links.clone(), supervisor)
             });
-        let arguments = SessionsArguments {
-            shared: Arc::clone(&self.shared),
-            links: self.links.clone(),
-            connector: self.connector.clone(),
-        };
+        let arguments = SessionsArguments { shared: Arc::clone(&self.shared), connector: self.connector.clone() };
         let sessions =
             ChildSpec::plain(self.tree.plain("sessions", Some(SUPERVISOR)), Restart::VITAL, move |_, supervisor| {
                 SessionsActor::spawn(arguments.clone(), supervisor)
             });
-        let (shared, links) = (Arc::clone(&self.shared), self.links.clone());
-        let connector = ChildSpec::new(&self.connector, Restart::VITAL, move || {
-            (ConnectorActor, ConnectorArguments { shared: Arc::clone(&shared), links: links.clone() })
-        });
+        let shared = Arc::clone(&self.shared);
+        let connector = ChildSpec::new(&self.connector, Restart::VITAL, move || (ConnectorActor, Arc::clone(&shared)));
         vec![gateway, sessions, connector]
     }
 }

@@ -46,7 +46,7 @@ pub(super) enum Turned {
     /// Another cluster.
     #[error("it belongs to a cluster of another name")]
     WrongCluster = 3,
-    /// A node that is not configured there.
+    /// A node that is no peer there, or not yet.
     #[error("it does not know this node")]
     UnknownNode = 4,
     /// A dial from the node that should knock, or the reverse.

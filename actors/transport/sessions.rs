@@ -1,4 +1,4 @@
-//! `sessions`: stands where ractor_cluster's node server would, for sessions of configured peers.
+//! `sessions`: stands where ractor_cluster's node server would, for sessions of known peers.
 //!
 //! Parent: `links`. It receives connections from the connector, word of the sessions' handshakes from the sessions, and
 //! the gateways' comings and goings from the process group; it publishes the way to each peer's gateway and tells the
@@ -22,8 +22,7 @@ use ractor_cluster::{ClusterBidiStream, NetworkStream, NodeServerMessage, NodeSe
 
 use super::connector::ConnectorMessage;
 use super::gateway::GROUP;
-use super::{Route, Shared};
-use crate::links::Links;
+use super::{NO_PEER, Route, Shared};
 use crate::supervision::Address;
 
 /// The envelope of ractor_cluster around a frame's header and payload.
@@ -66,7 +65,6 @@ fn own_name<M: Message + Default>(node: NodeId, boot: Boot) -> M {
 #[derive(Clone)]
 pub(super) struct SessionsArguments {
     pub(super) shared: Arc<Shared>,
-    pub(super) links: Links,
     pub(super) connector: Address<ConnectorMessage>,
 }
 
@@ -107,9 +105,9 @@ impl Actor for SessionsActor {
     ) -> Result<SessionsState, ActorProcessingErr> {
         ractor::pg::monitor(GROUP.to_owned(), myself.get_cell());
         // A life before this one took its sessions with it.
-        for (peer, _) in &arguments.shared.config.peers {
-            arguments.shared.set_route(*peer, None);
-            let _ = arguments.connector.cast(ConnectorMessage::Down(*peer));
+        arguments.shared.routes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        for peer in arguments.shared.links.known().borrow().addresses().into_keys() {
+            let _ = arguments.connector.cast(ConnectorMessage::Down(peer));
         }
         *arguments.shared.sessions.write().unwrap_or_else(PoisonError::into_inner) = Some(myself);
         Ok(SessionsState { arguments, sessions: BTreeMap::new() })
@@ -137,7 +135,7 @@ impl Actor for SessionsActor {
             }
             NodeServerMessage::ConnectionAuthenticated(session) => state.authenticated(session),
             NodeServerMessage::ConnectionReady(session) => state.ready(session),
-            // Peers are configured, never learnt from each other.
+            // Peers are never learnt from each other.
             NodeServerMessage::GetSessions(reply) => drop(reply.send(Default::default())),
             NodeServerMessage::ConnectionOpened { .. }
             | NodeServerMessage::SubscribeToEvents { .. }
@@ -180,6 +178,10 @@ impl SessionsState {
     ) {
         let label = stream.peer_label();
         let Some(peer) = label.as_deref().and_then(|label| label.parse().ok()).map(NodeId) else { return };
+        if !self.arguments.shared.links.knows(peer) {
+            // It was let in, or dialled, a moment before it ceased to be a peer.
+            return;
+        }
         let handshakes = self.sessions.values().filter(|session| session.peer == peer && !session.ready).count();
         if handshakes >= HANDSHAKES_PER_PEER_MAX {
             tracing::warn!(%peer, handshakes, "a connection is dropped: too many have not finished their handshake");
@@ -210,19 +212,19 @@ impl SessionsState {
             Some((node, boot)) if node == session.peer => session.boot = Some(boot),
             Some(_) | None => {
                 let why = format!("the node there calls itself {name:?}");
-                self.arguments.links.unconnected(session.peer, &why);
+                self.arguments.shared.links.unconnected(session.peer, &why);
                 session.actor.stop(Some(why));
             }
         }
     }
 
-    /// Whether a node of that name may connect: configured, and not an earlier life of one that is connected.
+    /// Whether a node of that name may connect: a peer, and not an earlier life of one that is connected.
     fn is_welcome(&self, name: &str) -> bool {
         let Some((node, boot)) = parse_name(name) else { return false };
         let newer = self.sessions.values().any(|session| {
             session.authenticated && session.peer == node && session.boot.is_some_and(|connected| connected > boot)
         });
-        self.arguments.shared.knows(node) && !newer
+        self.arguments.shared.links.knows(node) && !newer
     }
 
     /// The newest session of a peer wins: the one before is broken, or the peer would not have made another.
@@ -252,9 +254,15 @@ impl SessionsState {
             let session = self.sessions.values().find(|session| session.ready && is_of(gateway, session.number));
             let Some(session) = session else { continue };
             let route = Route { session: session.actor.clone(), gateway: gateway.clone().into() };
-            self.arguments.shared.set_route(session.peer, Some(route));
+            let shared = &self.arguments.shared;
+            shared.set_route(session.peer, Some(route));
+            if !shared.links.knows(session.peer) {
+                // Asked after the route is there: who is removed later is parted with by the connector, which sees it.
+                session.actor.stop(Some(NO_PEER.to_owned()));
+                continue;
+            }
             tracing::info!(peer = %session.peer, session = session.number, "connected");
-            self.arguments.links.opened(session.peer);
+            shared.links.opened(session.peer);
             // The connector, if it is not there, asks for the routes when it starts.
             let _ = self.arguments.connector.cast(ConnectorMessage::Up(session.peer));
         }
@@ -262,11 +270,11 @@ impl SessionsState {
 
     fn ended(&mut self, id: ActorId, reason: &str) {
         let Some(session) = self.sessions.remove(&id) else { return };
-        let SessionsArguments { shared, links, connector } = &self.arguments;
+        let SessionsArguments { shared, connector } = &self.arguments;
         tracing::info!(peer = %session.peer, session = session.number, reason, "session ended");
         if !session.ready {
             let hint = "the connection closed during the handshake: is the cookie the same on both nodes?";
-            links.unconnected(session.peer, hint);
+            shared.links.unconnected(session.peer, hint);
         }
         let routed = shared.route(session.peer);
         if routed.as_ref().is_some_and(|route| route.session.get_id() == id) {

@@ -11,18 +11,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use millpond::cluster::{Cluster, Command as Change};
 use millpond::id::ShardId;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::env::{Blocking, Clock, Env, Halt};
 use crate::knobs::Knobs;
-use crate::links::tests::Nothing;
-use crate::links::{Answer, Fault, Inbound, Method, PeerState};
-use crate::supervision::{SupervisorActor, spawn_root};
+use crate::links::tests::{Nothing, admit, agree, formed};
+use crate::links::{Answer, Fault, Inbound, LinksActor, LinksArguments, Method, PeerState};
+use crate::supervision::spawn_root;
 use crate::tree::Identity;
+use tokio::sync::watch;
 
 const CONFIG: &str = "MILLPOND_TRANSPORT_CHILD";
+/// Stands for the address of a node that a child is not configured with.
+const NOT_CONFIGURED: &str = "-";
 const MIB: u64 = 1 << 20;
 
 /// Draws from a counter; jitter needs no more.
@@ -94,10 +98,10 @@ async fn child(config: &str) {
     let fields: Vec<&str> = config.split(' ').collect();
     let node = NodeId(fields[0].parse().unwrap());
     let boot = Boot(fields[1].parse().unwrap());
-    let addresses: Vec<(NodeId, String)> =
-        fields[4..].iter().enumerate().map(|(at, address)| (NodeId(at as u64 + 1), (*address).to_owned())).collect();
-    let listen = addresses[usize::try_from(node.0).unwrap() - 1].1.parse().unwrap();
-    let peers: Vec<_> = addresses.into_iter().filter(|(peer, _)| *peer != node).collect();
+    let addresses = fields[4..].iter().enumerate().map(|(at, address)| (NodeId(at as u64 + 1), (*address).to_owned()));
+    let (own, peers): (Vec<_>, Vec<_>) =
+        addresses.filter(|(_, address)| address != NOT_CONFIGURED).partition(|(peer, _)| *peer == node);
+    let listen = own[0].1.parse().unwrap();
     let nothing = Arc::new(Nothing);
     let clock = Arc::clone(&nothing) as Arc<dyn Clock>;
     let identity = Identity { node, name: format!("node-{node}"), boot };
@@ -110,7 +114,6 @@ async fn child(config: &str) {
         cluster: fields[2].to_owned(),
         cookie: fields[3].to_owned(),
         listen,
-        peers,
         random: Arc::clone(&random),
     };
     let transport = Transport::new(config, &tree, &links);
@@ -127,9 +130,10 @@ async fn child(config: &str) {
     };
     let received = Arc::new(AtomicU64::new(0));
     let inbound: Arc<dyn Inbound> = Arc::new(Speaking { received: Arc::clone(&received) });
-    let mut specs = links.specs(&env, &inbound);
-    specs.extend(transport.specs());
-    let _root = spawn_root(&tree.seat(SUPERVISOR, None), SupervisorActor, specs).await.unwrap();
+    let board = watch::Sender::new(Arc::new(formed(node)));
+    let (links_of, cluster, transport) = (links.clone(), board.subscribe(), transport.specs());
+    let arguments = LinksArguments { links: links_of, env, inbound, cluster, transport };
+    let _root = spawn_root(&tree.seat(SUPERVISOR, None), LinksActor, arguments).await.unwrap();
     say("started");
     let (lines, mut commands) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -140,11 +144,17 @@ async fn child(config: &str) {
         }
     });
     while let Some(command) = commands.recv().await {
-        obey(&command, &links, &tree, &received).await;
+        obey(&command, &links, &tree, &board, &received).await;
     }
 }
 
-async fn obey(command: &str, links: &Links, tree: &TreeHandle, received: &AtomicU64) {
+async fn obey(
+    command: &str,
+    links: &Links,
+    tree: &TreeHandle,
+    board: &watch::Sender<Arc<Cluster>>,
+    received: &AtomicU64,
+) {
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
         ["bulk", peer] => drop(tokio::spawn(bulk(links.clone(), NodeId(peer.parse().unwrap())))),
@@ -159,6 +169,8 @@ async fn obey(command: &str, links: &Links, tree: &TreeHandle, received: &Atomic
             say("crashed");
         }
         ["received"] => say(&format!("received {}", received.load(Ordering::Relaxed))),
+        ["admit", peer, address] => agree(board, &admit(NodeId(peer.parse().unwrap()), address)),
+        ["remove", peer] => agree(board, &Change::RemoveNode { node: NodeId(peer.parse().unwrap()) }),
         ["connection"] => say(&format!("connection {:?}", links.peers()[0].connection)),
         ["reports"] => say(&format!("reports {:?}", links.peers())),
         ["idle", seconds] => {
@@ -272,6 +284,14 @@ impl Node {
 
     fn connected(&mut self, peer: u64) -> Duration {
         self.hear(&format!("changed {peer} Connected"), WAIT).1
+    }
+
+    /// Waits until its last attempt to connect ended so.
+    fn sees(&mut self, why: &str) {
+        let began = Instant::now();
+        while !self.ask("connection", "connection").contains(why) {
+            assert!(began.elapsed() < WAIT, "{why:?} is not seen");
+        }
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -412,4 +432,67 @@ fn nodes_of_other_clusters_and_with_other_cookies_stay_apart_and_say_why() {
     };
     assert!(why("other", "cookie").contains("cluster of another name"));
     assert!(why("test", "other").contains("cookie"));
+}
+
+const STRANGER: &str = "does not know this node";
+
+/// An address list in which a node finds itself alone.
+fn alone(node: usize, addresses: &[String]) -> Vec<String> {
+    let own =
+        |(at, address): (usize, &String)| if at + 1 == node { address.clone() } else { NOT_CONFIGURED.to_owned() };
+    addresses.iter().enumerate().map(own).collect()
+}
+
+#[test]
+fn a_node_that_is_added_is_connected_whichever_side_dials() {
+    for (old, new) in [(1, 2), (2, 1)] {
+        let addresses = addresses(2);
+        let mut there = start(old, 1, &alone(usize::try_from(old).unwrap(), &addresses));
+        let mut comes = start(new, 1, &addresses);
+        comes.sees(STRANGER);
+        let address = &addresses[usize::try_from(new).unwrap() - 1];
+        there.tell(&format!("admit {new} {address}"));
+        assert!(there.connected(new) < Duration::from_secs(2));
+        comes.connected(old);
+        assert_eq!(there.ask(&format!("call {new}"), "call"), "call answered 300000");
+        assert_eq!(comes.ask(&format!("call {old}"), "call"), "call answered 300000");
+
+        there.ask("crash connector", "crashed");
+        comes.kill();
+        there.hear(&format!("changed {new} Suspected"), WAIT);
+        comes = start(new, 2, &addresses);
+        comes.connected(old);
+        there.connected(new);
+        assert_eq!(comes.ask(&format!("call {old}"), "call"), "call answered 300000");
+    }
+}
+
+#[test]
+fn a_node_that_is_removed_is_parted_with_and_stays_away() {
+    for (stays, goes) in [(1, 2), (2, 1)] {
+        let addresses = addresses(2);
+        let mut stayer = start(stays, 1, &alone(usize::try_from(stays).unwrap(), &addresses));
+        let mut goer = start(goes, 1, &addresses);
+        let address = &addresses[usize::try_from(goes).unwrap() - 1];
+        stayer.tell(&format!("admit {goes} {address}"));
+        stayer.connected(goes);
+        goer.connected(stays);
+
+        stayer.tell(&format!("remove {goes}"));
+        stayer.hear(&format!("changed {goes} Closed"), WAIT);
+        assert_eq!(
+            stayer.ask(&format!("call {goes}"), "call"),
+            format!("call failed Unreachable(NodeId({goes}))"),
+            "it is no peer"
+        );
+        // Its session is ended by the other, before its own link has been without a word for long enough to suspect.
+        goer.sees(STRANGER);
+        goer.hear(&format!("changed {stays} Suspected"), WAIT);
+        stayer.ask("crash connector", "crashed");
+        goer.kill();
+        goer = start(goes, 2, &addresses);
+        goer.sees(STRANGER);
+        assert_eq!(stayer.ask("reports", "reports"), "reports []");
+        assert_eq!(goer.ask(&format!("call {stays}"), "call"), format!("call failed Unreachable(NodeId({stays}))"));
+    }
 }
