@@ -89,12 +89,14 @@ pub struct Plan {
     pub shards: u32,
     /// Further lines of every node's file, as TOML.
     pub settings: String,
+    /// Further lines of the cluster's file, as TOML.
+    pub cluster_settings: String,
 }
 
 impl Plan {
     /// Three nodes with the shards of a default cluster, as `cluster-config/three` has it.
     pub fn three(executable: PathBuf, folder: PathBuf) -> Self {
-        Self { executable, folder, nodes: 3, shards: 16, settings: String::new() }
+        Self { executable, folder, nodes: 3, shards: 16, settings: String::new(), cluster_settings: String::new() }
     }
 }
 
@@ -111,6 +113,7 @@ fn write_configuration(plan: &Plan, ports: &[Ports]) -> Result<(), LocalError> {
     let shards = plan.shards;
     let mut cluster =
         format!("name = \"local\"\nshards = {shards}\nreplication = {replication}\ncookie = \"millpond-local\"\n");
+    cluster.push_str(&plan.cluster_settings);
     for (id, Ports { http, peer }) in (1..).zip(ports) {
         let _ = write!(
             cluster,

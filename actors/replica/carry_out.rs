@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use millpond::class::Class;
 use millpond::consensus::{Committed, Effect, Event, PeerState, PeerStatus, ReadLoss, Refusal};
 use millpond::entry::EntryKind;
@@ -139,15 +140,17 @@ impl ReplicaState {
     }
 
     fn apply(&mut self, committed: Committed) -> Result<(), ActorError> {
-        if committed.kind != EntryKind::Normal {
-            return Ok(());
-        }
         tracing::trace!(
             node = self.arguments.env.node.0, shard = %self.arguments.group.shard, index = committed.index.0,
             term = committed.term.0, sum = xxh3_64(&committed.payload), "applied"
         );
         let machine = self.machine.as_mut().expect("nothing is committed before the snapshot was read");
-        let applied = machine.apply(committed.index, committed.term, &committed.payload)?;
+        // A change of members means nothing to the state, which passes its index all the same: reads wait for it.
+        let payload = match committed.kind {
+            EntryKind::Normal => committed.payload,
+            EntryKind::Configuration | EntryKind::JointConfiguration => Bytes::new(),
+        };
+        let applied = machine.apply(committed.index, committed.term, &payload)?;
         let waiting = committed.ticket.and_then(|ticket| self.proposals.remove(&ticket));
         match applied {
             Applied::Verdicts(verdicts) => {

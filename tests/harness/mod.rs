@@ -67,9 +67,20 @@ pub async fn wait_until<F: Future<Output = Result<T, String>>, T>(
 impl World {
     /// Writes the configuration of a cluster; nothing runs yet.
     pub fn prepare(nodes: u64, settings: &str) -> Self {
+        Self::prepare_with(nodes, settings, "")
+    }
+
+    /// The same, with further lines of the cluster's file.
+    pub fn prepare_with(nodes: u64, settings: &str, cluster_settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_owned();
-        let plan = Plan { executable: MILLPOND.into(), folder: path, nodes, shards: 16, settings: settings.to_owned() };
+        let plan = Plan {
+            executable: MILLPOND.into(),
+            folder: folder.path().to_owned(),
+            nodes,
+            shards: 16,
+            settings: settings.to_owned(),
+            cluster_settings: cluster_settings.to_owned(),
+        };
         let cluster = LocalCluster::prepare(&plan).unwrap();
         Self { cluster, client: Client::new(Duration::from_secs(15)), folder }
     }
@@ -328,12 +339,12 @@ impl World {
     /// to the others.
     pub async fn verify(&self, produced: &Produced) {
         let mut numbers: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-        for shard in self.led_shards().await {
-            let shard = shard.shard;
+        for ShardView { shard, replicas, .. } in self.led_shards().await {
+            let homes: BTreeSet<u64> = replicas.iter().map(|replica| replica.node).collect();
             let mut leader = Copy::default();
             let url = self.running().remove(0);
             leader.read_on(&self.client, &url, shard, Source::Leader).await.unwrap();
-            for node in self.cluster.nodes.iter().filter(|node| node.is_running()) {
+            for node in self.cluster.nodes.iter().filter(|node| node.is_running() && homes.contains(&node.id)) {
                 let copy = self.caught_up(node, shard, leader.next).await;
                 assert!(copy == leader, "shard {shard} on node {} differs from its leader's", node.id);
             }

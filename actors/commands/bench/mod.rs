@@ -117,7 +117,7 @@ impl Drop for Scratch {
 async fn start(scratch: &Scratch, nodes: u64, shards: u32, client: &Client) -> Result<LocalCluster> {
     let executable = std::env::current_exe().context("finding this executable")?;
     let folder = scratch.0.join("cluster");
-    let plan = Plan { executable, folder, nodes, shards, settings: String::new() };
+    let plan = Plan { executable, folder, nodes, shards, settings: String::new(), cluster_settings: String::new() };
     Ok(LocalCluster::start(&plan, client, READY_WITHIN).await?)
 }
 
