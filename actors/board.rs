@@ -158,6 +158,8 @@ pub struct Board {
     /// What the clock of each connected peer showed, and when that was heard. Not how far it is ahead of this node's: that
     /// would jump with this one.
     clocks: Arc<watch::Sender<BTreeMap<NodeId, (i64, Instant)>>>,
+    /// Where clients reach each peer, as it last said; also of peers that are gone.
+    addresses: Arc<watch::Sender<BTreeMap<NodeId, String>>>,
 }
 
 impl Board {
@@ -176,6 +178,7 @@ impl Board {
             leading: Arc::new(watch::Sender::new(true)),
             unfit: Arc::default(),
             clocks: Arc::default(),
+            addresses: Arc::default(),
         }
     }
 
@@ -257,7 +260,16 @@ impl Board {
         self.clocks.send_modify(|clocks| {
             clocks.insert(peer, (said.clock, Instant::now()));
         });
+        if (1..=limits::ADDRESS_BYTES_MAX).contains(&said.http.len()) {
+            self.addresses
+                .send_if_modified(|addresses| addresses.insert(peer, said.http.clone()).as_ref() != Some(&said.http));
+        }
         self.led_by(peer, |shard| said.has(shard));
+    }
+
+    /// Where clients reach a peer, `host:port`, as it last said in this life of this node.
+    pub fn address(&self, peer: NodeId) -> Option<String> {
+        self.addresses.borrow().get(&peer).cloned()
     }
 
     /// A peer is not connected any more: what it said no longer counts.

@@ -1,20 +1,23 @@
 //! `metadata`: forms the cluster, and supervises this node's replica of the metadata group.
 //!
-//! Parent: `node`. It receives the hellos of peers, asks `cluster::Formation` what to do, writes a formation to the
-//! registry before anything may be voted on, and ends the process where this store is not the one that the cluster
-//! knows. While the cluster has no identity and this node leads the group it proposes the first entry. A restart
-//! begins with what the registry says and the hellos that follow.
+//! Parent: `node`. It receives the hellos of peers and the changes of the cluster, asks `cluster::Formation` what to do,
+//! writes a formation to the registry before anything may be voted on, waits outside while the cluster does not have this
+//! store on its roll, and ends the process where the cluster had this store and has it no longer. While the cluster has
+//! no identity and this node leads the group it proposes the first entry. A restart begins with what the registry says
+//! and the hellos that follow.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use millpond::cluster::{
-    Belonging, Command, Decision, Fingerprint, FormError, Formation, Hello, Identity, Member, Settings,
+    Belonging, Command, Decision, Enrolled, Fingerprint, Formation, Hello, HelloRefusal, Identity, Member, Outside,
+    Settings,
 };
 use millpond::config::KeyPrint;
 use millpond::consensus::Role;
 use millpond::entry::Members;
-use millpond::id::{Boot, NodeId, ShardId, StoreId};
+use millpond::id::{Boot, ClusterId, NodeId, ShardId, StoreId};
 use millpond::limits;
 use millpond::storage::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -29,7 +32,7 @@ use crate::site::Site;
 use crate::supervision::{Actor, ActorError, Children, Own};
 use crate::transfer::fetcher::fetcher_spec;
 
-/// What a node says of its leadership and its clock, beside its hello.
+/// What a node says of its leadership, its clock and its clients' way to it, beside its hello.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leadership {
     /// Whether it may be handed more: it has room on its disk and is not about to stop.
@@ -39,10 +42,12 @@ pub struct Leadership {
     pub leads: Vec<u8>,
     /// Its clock, in nanoseconds since the Unix epoch.
     pub clock: i64,
+    /// Where clients reach it, `host:port`; a node that joins is in no other node's configuration.
+    pub http: String,
 }
 
 impl Leadership {
-    /// Of these shards.
+    /// Of these shards, by a node that does not say where clients reach it.
     pub fn new(may_lead: bool, clock: i64, shards: impl IntoIterator<Item = ShardId>) -> Self {
         let mut leads = Vec::new();
         for shard in shards {
@@ -50,7 +55,7 @@ impl Leadership {
             leads.resize(leads.len().max(at + 1), 0);
             leads[at] |= 1 << (shard.0 % 8);
         }
-        Self { may_lead, leads, clock }
+        Self { may_lead, leads, clock, http: String::new() }
     }
 
     /// Whether it leads a shard.
@@ -64,12 +69,37 @@ impl Leadership {
 pub struct Greeting {
     formation: Formation,
     boot: Boot,
+    waits: Option<Waits>,
+}
+
+/// Why a node takes no part in a cluster yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// Whether the cluster is there, and this node's data folder not on its roll.
+    pub outside: bool,
+    /// For what, and what to do about it.
+    pub why: String,
 }
 
 impl Greeting {
     /// Of this life of the node.
     pub fn new(formation: Formation, boot: Boot) -> Self {
-        Self { formation, boot }
+        Self { formation, boot, waits: None }
+    }
+
+    /// The data folder of this node.
+    pub fn store(&self) -> StoreId {
+        self.formation.store()
+    }
+
+    /// The cluster that it belongs to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.formation.cluster()
+    }
+
+    /// Why this node takes no part in a cluster yet.
+    pub fn waits(&self) -> Option<&Waits> {
+        self.waits.as_ref()
     }
 
     /// The bytes of this node's hello.
@@ -108,6 +138,8 @@ pub enum MetadataMessage {
     Greeted(Hello),
     /// A peer's link is gone.
     Parted(NodeId),
+    /// The metadata group applied something: see who belongs to the cluster.
+    ClusterChanged,
     /// The formation is durable, or why not.
     Recorded(Result<Belonging, String>),
     /// See whether the first entry is to be proposed.
@@ -136,13 +168,15 @@ pub struct MetadataState {
     arguments: MetadataArguments,
     formation: Formation,
     phase: Phase,
+    /// Who belongs to the cluster in the greeting that was published last.
+    published: BTreeMap<NodeId, Enrolled>,
     children: Children,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Who is missing or refused, as last told.
-    Waiting(String),
+    /// For what, as last told; at first for nothing.
+    Waiting(Option<Waits>),
     Recording,
     Formed(Belonging),
 }
@@ -160,9 +194,14 @@ impl Actor for Metadata {
         let stored = StoredIdentity::read(&arguments.registry)?.ok_or("the registry holds no identity")?;
         let formation = Formation::new(settings(&arguments.site), stored.identity);
         drop(myself.cast_every(limits::FORMATION_TICK, || MetadataMessage::Tick));
+        let (watcher, mut cluster) = (myself.clone(), arguments.site.board.cluster().subscribe());
+        tokio::spawn(async move {
+            // Ends with this life of the actor, or with the board.
+            while watcher.cast(MetadataMessage::ClusterChanged).is_ok() && cluster.changed().await.is_ok() {}
+        });
         let (children, myself) = (Children::new(myself), myself.clone());
-        let phase = Phase::Waiting(String::new());
-        let mut state = MetadataState { myself, arguments, formation, phase, children };
+        let phase = Phase::Waiting(None);
+        let mut state = MetadataState { myself, arguments, formation, phase, published: BTreeMap::new(), children };
         state.decide();
         Ok(state)
     }
@@ -180,10 +219,17 @@ impl Actor for Metadata {
                 state.decide();
             }
             MetadataMessage::Parted(peer) => state.formation.parted(peer),
+            MetadataMessage::ClusterChanged => {
+                let roll = state.arguments.site.board.cluster().borrow().roll();
+                if let Some(roll) = roll {
+                    state.formation.learned(roll);
+                    state.decide();
+                }
+            }
             MetadataMessage::Recorded(outcome) => {
                 let belonging = outcome.map_err(|error| format!("the formation cannot be written: {error}"))?;
                 state.formation.recorded(belonging);
-                state.phase = Phase::Waiting(String::new());
+                state.phase = Phase::Waiting(None);
                 state.decide();
             }
             MetadataMessage::Tick => state.tick(),
@@ -198,37 +244,60 @@ impl Actor for Metadata {
 
 impl MetadataState {
     fn decide(&mut self) {
-        if !matches!(self.phase, Phase::Waiting(_)) {
-            return;
+        let unchanged = self.formation.roll().is_some_and(|roll| roll.nodes == self.published);
+        match &self.phase {
+            Phase::Recording => return,
+            // Each peer says the same every few seconds.
+            Phase::Formed(_) if unchanged => return,
+            Phase::Waiting(_) | Phase::Formed(_) => {}
         }
         match self.formation.decide() {
-            Decision::Waiting { missing, refused } => self.wait(&missing, &refused),
+            Decision::Waiting { missing, refused } => self.wait(self.missing(&missing, &refused)),
+            Decision::Outside(outside) => {
+                let why = outside_words(&outside, &http(&self.arguments.site));
+                self.wait(Waits { outside: true, why });
+            }
             Decision::Form(belonging) => {
                 self.phase = Phase::Recording;
                 self.record(belonging);
             }
             Decision::Resume(belonging) => {
-                self.start(&belonging);
-                self.phase = Phase::Formed(belonging);
-            }
-            // Nobody would put it on the roll.
-            Decision::Outside(outside) => {
-                self.arguments.site.env.halt.halt(End::Store, &FormError::from(outside).to_string());
+                if !matches!(self.phase, Phase::Formed(_)) {
+                    self.start(&belonging);
+                    self.phase = Phase::Formed(belonging);
+                }
             }
             Decision::Refuse(why) => self.arguments.site.env.halt.halt(End::Store, &why.to_string()),
         }
-        let greeting = Greeting::new(self.formation.clone(), self.arguments.site.env.boot);
-        self.arguments.greeting.send_replace(Arc::new(greeting));
+        self.published = self.formation.roll().map(|roll| roll.nodes.clone()).unwrap_or_default();
+        let waits = if let Phase::Waiting(waits) = &self.phase { waits.clone() } else { None };
+        let (formation, boot) = (self.formation.clone(), self.arguments.site.env.boot);
+        self.arguments.greeting.send_replace(Arc::new(Greeting { formation, boot, waits }));
     }
 
-    fn wait(&mut self, missing: &[NodeId], refused: &[(NodeId, millpond::cluster::HelloRefusal)]) {
+    fn missing(&self, missing: &[NodeId], refused: &[(NodeId, HelloRefusal)]) -> Waits {
+        let site = &self.arguments.site;
+        let others = site.config.cluster.nodes.iter().filter(|member| member.id != site.env.node).count();
+        let alone = missing.len() == others;
         let missing: Vec<String> = missing.iter().map(|node| format!("node {node}")).collect();
         let refused: Vec<String> = refused.iter().map(|(node, why)| format!("node {node}: {why}")).collect();
-        let told = format!("waiting for {}", [missing, refused].concat().join(", "));
-        self.myself.detail("formation", &told);
-        if matches!(&self.phase, Phase::Waiting(before) if *before != told) {
-            tracing::info!(reason = %told, "the cluster forms when all its nodes are connected and blank");
-            self.phase = Phase::Waiting(told);
+        let mut why = format!("waiting for {}", [missing, refused].concat().join(", "));
+        if alone {
+            // A cluster that has formed does not talk to a node that it does not know.
+            why.push_str(&format!("; if their cluster has formed before, run {}", add_words(&http(site))));
+        }
+        Waits { outside: false, why }
+    }
+
+    fn wait(&mut self, waits: Waits) {
+        self.myself.detail("formation", &waits.why);
+        if matches!(&self.phase, Phase::Waiting(before) if before.as_ref() != Some(&waits)) {
+            if waits.outside {
+                tracing::warn!(reason = %waits.why, "this node does not take part");
+            } else {
+                tracing::info!(reason = %waits.why, "the cluster forms when all its nodes are connected and blank");
+            }
+            self.phase = Phase::Waiting(Some(waits));
         }
     }
 
@@ -289,6 +358,31 @@ impl MetadataState {
     }
 }
 
+/// Where clients reach this node, `host:port`.
+pub fn http(site: &Site) -> String {
+    site.config.cluster.node(site.env.node).map_or_else(String::new, |member| member.http.as_str().to_owned())
+}
+
+/// What to do about a node that is outside a cluster.
+fn outside_words(outside: &Outside, http: &str) -> String {
+    let Outside { node, store, cluster, recorded } = outside;
+    match recorded {
+        None => format!(
+            "this node's data folder (store {store}) is not on the roll of cluster {cluster}, which has no node {node}: run {}",
+            add_words(http)
+        ),
+        Some(recorded) => format!(
+            "this node's data folder (store {store}) is not on the roll of cluster {cluster}, which has node {node} with \
+             another one (store {recorded}): restore that folder, or, if it is lost, run `millpond node replace http://{http} \
+             --to http://ANY-NODE-OF-THE-CLUSTER`"
+        ),
+    }
+}
+
+fn add_words(http: &str) -> String {
+    format!("`millpond node add http://{http} --to http://ANY-NODE-OF-THE-CLUSTER`")
+}
+
 /// What the configuration says about forming.
 pub fn settings(site: &Site) -> Settings {
     let cluster = &site.config.cluster;
@@ -342,4 +436,28 @@ fn record_formation(registry: &Registry, belonging: &Belonging) -> Result<(), St
     let mut stored = stored.ok_or("the registry holds no identity")?;
     stored.identity.belongs = Some(belonging.clone());
     stored.write(registry).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_outside_is_told_the_command_that_lets_it_in() {
+        let new = Outside { node: NodeId(4), store: StoreId(7), cluster: ClusterId(9), recorded: None };
+        let words = outside_words(&new, "10.0.0.4:3100");
+        assert!(words.contains("`millpond node add http://10.0.0.4:3100 --to "), "{words}");
+        let wiped = outside_words(&Outside { recorded: Some(StoreId(6)), ..new }, "10.0.0.4:3100");
+        assert!(wiped.contains("`millpond node replace http://10.0.0.4:3100 --to "), "{wiped}");
+        assert!(wiped.contains(&StoreId(6).to_string()), "{wiped}");
+    }
+
+    #[test]
+    fn a_node_tells_which_shards_it_leads_and_where_clients_reach_it() {
+        let said =
+            Leadership { http: "10.0.0.4:3100".to_owned(), ..Leadership::new(true, 5, [ShardId(0), ShardId(9)]) };
+        let read: Leadership = rmp_serde::from_slice(&rmp_serde::to_vec(&said).unwrap()).unwrap();
+        assert_eq!(read, said);
+        assert!(read.has(ShardId(9)) && !read.has(ShardId(8)) && !read.has(ShardId::METADATA));
+    }
 }

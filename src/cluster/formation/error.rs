@@ -113,11 +113,13 @@ pub enum FormError {
         /// Its store.
         store: StoreId,
     },
-    /// The cluster has this node with another folder, or not at all.
+    /// The cluster had this node with this folder, and has it with another one by now, or not at all.
     #[error(
-        "this data folder (store {store}) is not the one that node {node} has in cluster {cluster} ({}); it will not vote. \
-         Restore the folder of node {node}, or replace the node",
-        recorded.map_or_else(|| "which has no such node".to_owned(), |recorded| format!("store {recorded}"))
+        "this data folder (store {store}) is no longer the one that node {node} has in cluster {cluster}: {}",
+        recorded.map_or_else(
+            || "the node was removed for good. Begin with an empty folder and another node id to come back".to_owned(),
+            |recorded| format!("it was replaced by store {recorded}. Start node {node} with that one")
+        )
     )]
     NotOurFolder {
         /// This node.

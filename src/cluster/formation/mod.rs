@@ -38,13 +38,6 @@ pub struct Outside {
     pub recorded: Option<StoreId>,
 }
 
-/// Where nobody is going to put the node on the roll, this is why it must not take part.
-impl From<Outside> for FormError {
-    fn from(Outside { node, store, cluster, recorded }: Outside) -> Self {
-        Self::NotOurFolder { node, store, cluster, recorded }
-    }
-}
-
 /// What this node should do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -137,6 +130,16 @@ impl Formation {
         if self.roll.as_ref().is_some_and(|known| known.applied < roll.applied) {
             self.roll = Some(roll);
         }
+    }
+
+    /// The data folder of this node.
+    pub fn store(&self) -> StoreId {
+        self.identity.store
+    }
+
+    /// The cluster that this node belongs to, as it has recorded.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.identity.belongs.as_ref().map(|belonging| belonging.formed.cluster)
     }
 
     /// The latest roll of this node's cluster that it has seen; `None` while it is blank.
