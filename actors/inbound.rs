@@ -9,8 +9,9 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::govern;
+use crate::leadership;
 use crate::links::{Answer, Inbound, PeerState};
-use crate::metadata::{Greeting, MetadataMessage};
+use crate::metadata::{self, Greeting, MetadataMessage};
 use crate::node::ROOT;
 use crate::placer::PlacerMessage;
 use crate::placer::report::NodeReport;
@@ -75,6 +76,7 @@ impl Inbound for Reception {
         match method {
             Method::Append => self.append(body, answer),
             Method::Govern => govern::serve(&self.site, body, answer),
+            Method::Transfer => leadership::serve(&self.site, &body, answer),
             Method::Scan | Method::Records => self.query.serve_peer(body, answer),
             Method::Manifest => source::manifest(&self.site, from, body, answer),
             Method::Chunk => source::chunk(&self.site, from, body, answer),
@@ -95,7 +97,9 @@ impl Inbound for Reception {
     }
 
     fn our_hello(&self) -> Bytes {
-        self.greeting.borrow().ours(&self.site.board.leadership(self.site.env.clock.now()))
+        let mut leadership = self.site.board.leadership(self.site.env.clock.now());
+        leadership.http = metadata::http(&self.site);
+        self.greeting.borrow().ours(&leadership)
     }
 
     fn changed(&self, peer: NodeId, state: PeerState) {

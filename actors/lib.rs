@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod ingest;
 pub mod input;
 pub mod knobs;
+pub mod leadership;
 pub mod links;
 pub mod listeners;
 pub mod load;

@@ -137,9 +137,13 @@ impl Inbound for Node {
         match method {
             Method::Append => answer.send(Ok(body)),
             Method::Records => answer.send(Err(Fault::application(Bytes::from_static(b"not now")))),
-            Method::Scan | Method::Manifest | Method::Chunk | Method::Govern | Method::Report | Method::Plan => {
-                drop(answer)
-            }
+            Method::Scan
+            | Method::Manifest
+            | Method::Chunk
+            | Method::Govern
+            | Method::Report
+            | Method::Plan
+            | Method::Transfer => drop(answer),
         }
     }
 

@@ -60,9 +60,13 @@ impl Inbound for Desk {
         match method {
             Method::Manifest => source::manifest(site, from, body, answer),
             Method::Chunk => source::chunk(site, from, body, answer),
-            Method::Append | Method::Scan | Method::Records | Method::Govern | Method::Report | Method::Plan => {
-                drop(answer)
-            }
+            Method::Append
+            | Method::Scan
+            | Method::Records
+            | Method::Govern
+            | Method::Report
+            | Method::Plan
+            | Method::Transfer => drop(answer),
         }
     }
 

@@ -63,7 +63,8 @@ impl Inbound for Speaking {
             | Method::Chunk
             | Method::Govern
             | Method::Report
-            | Method::Plan => {
+            | Method::Plan
+            | Method::Transfer => {
                 answer.send(Err(Fault::application(body)));
             }
         }

@@ -111,6 +111,8 @@ wire! {
         Report = 7,
         /// Say which moves are under way and should begin, where the metadata group is led.
         Plan = 8,
+        /// Let another node lead a shard that is led there.
+        Transfer = 9,
     }
 }
 

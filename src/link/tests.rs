@@ -94,7 +94,8 @@ impl World {
                         | Method::Chunk
                         | Method::Govern
                         | Method::Report
-                        | Method::Plan => Err(Fault::application(body)),
+                        | Method::Plan
+                        | Method::Transfer => Err(Fault::application(body)),
                     };
                     later.extend([Event::Answer { life, call, outcome }, Event::Flush]);
                 }
