@@ -29,6 +29,7 @@ use crate::knobs::Knobs;
 use crate::links::Links;
 use crate::listeners::http;
 use crate::listeners::http::intake::IntakeState;
+use crate::listeners::http::nodes::NodesState;
 use crate::metadata::{self, Greeting, StoredIdentity};
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeArguments, ROOT};
@@ -242,7 +243,7 @@ pub async fn start(
     let queries = QueryGate::new(&site, workers);
     let inbound = Arc::new(Reception::new(site.clone(), metadata.clone(), greeting.subscribe(), queries.clone()));
     let closing = watch::Sender::new(false);
-    let routes = routes(&site, gate.clone(), queries.clone());
+    let routes = routes(&site, gate.clone(), queries.clone(), greeting.subscribe());
     let arguments = NodeArguments {
         site: site.clone(),
         wal: Some(store.wal),
@@ -262,16 +263,21 @@ pub async fn start(
 }
 
 /// Everything HTTP serves.
-fn routes(site: &Site, gate: Gate, queries: QueryGate) -> Router {
-    let board = site.board.clone();
+fn routes(site: &Site, gate: Gate, queries: QueryGate, greeting: watch::Receiver<Arc<Greeting>>) -> Router {
+    let (board, said) = (site.board.clone(), greeting.clone());
     let ops = http::ops::OpsState {
         tree: site.tree.clone(),
         metrics: Arc::clone(&site.metrics),
         config: Arc::clone(&site.config),
-        ready: Box::new(move || board.ready()),
+        ready: Box::new(move || match said.borrow().waits() {
+            Some(waits) => Err(waits.why.clone()),
+            None => board.ready(),
+        }),
     };
     Router::new()
         .route("/api/v1/shards", get(http::shards::shards).with_state(site.clone()))
+        .merge(http::nodes::router(NodesState { site: site.clone(), greeting }))
+        .merge(http::admin::router(site.clone()))
         .merge(http::ops::router(Arc::new(ops)))
         .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
         .merge(http::query::router(queries))

@@ -349,6 +349,8 @@ pub const SCAN_STEPS_PER_TURN: usize = 4;
 pub const PEER_SCANS_MAX: usize = 1_024;
 /// The body of a query that is sent as a form.
 pub const FORM_BYTES_MAX: usize = 64 * KIB;
+/// The body of a request that changes the cluster: a handful of names and numbers.
+pub const ADMIN_BODY_BYTES_MAX: usize = 4 * KIB;
 /// A LogQL query in bytes.
 pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 /// Operators, calls and parentheses of one query; it bounds the depth of its tree.

@@ -1,9 +1,11 @@
 //! The HTTP listener and its routes.
 
+pub mod admin;
 pub mod connection;
 pub mod head;
 pub mod intake;
 pub mod json;
+pub mod nodes;
 pub mod ops;
 mod params;
 mod push;

@@ -8,6 +8,7 @@ use millpond::id::{NodeId, ReplicaId, ShardId};
 use serde::Serialize;
 
 use super::json::json;
+use super::nodes::url;
 use crate::board::Standing;
 use crate::site::Site;
 
@@ -51,10 +52,6 @@ fn report(site: &Site, standing: Standing) -> ShardReport {
         .map(|(node, replica)| ReplicaReport { node, replica, role: role(node), url: url(site, node) })
         .collect();
     ShardReport { replicas, leader_url: standing.leader.and_then(|leader| url(site, leader)), standing }
-}
-
-fn url(site: &Site, node: NodeId) -> Option<String> {
-    Some(format!("http://{}", site.config.cluster.nodes.iter().find(|member| member.id == node)?.http.as_str()))
 }
 
 /// The number of a shard in a path, or what is wrong with it.
