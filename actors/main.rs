@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{bench, completions, config_check, crash, demo, query, send, serve, status, tail, tree};
+use commands::{
+    bench, completions, config_check, crash, demo, node, query, replication, send, serve, shard, status, tail, tree,
+};
 
 /// A highly available log store: three equal nodes, one binary
 #[derive(Parser, Debug)]
@@ -34,6 +36,9 @@ enum Command {
     Tail(tail::Args),
     Status(status::Args),
     Tree(tree::Args),
+    Node(node::Args),
+    Shard(shard::Args),
+    Replication(replication::Args),
     Crash(crash::Args),
     Config(config_check::Args),
     Bench(bench::Args),
@@ -72,6 +77,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Tree(args) => tree::run(args).await,
+        Command::Node(args) => node::run(args).await,
+        Command::Shard(args) => shard::run(args).await,
+        Command::Replication(args) => replication::run(args).await,
         Command::Crash(args) => crash::run(args).await,
         Command::Config(args) => config_check::run(args),
         Command::Bench(args) => bench::run(args).await,

@@ -2,14 +2,19 @@
 //!
 //! A command talks to nodes through their public API only; `serve` alone is a node.
 
+pub(crate) mod admin;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config_check;
 pub(crate) mod crash;
 pub(crate) mod demo;
+pub(crate) mod node;
 pub(crate) mod query;
+pub(crate) mod replication;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod shard;
+mod split_brain;
 pub(crate) mod status;
 pub(crate) mod tail;
 mod traffic;
