@@ -13,8 +13,8 @@ use crate::leadership;
 use crate::links::{Answer, Inbound, PeerState};
 use crate::metadata::{self, Greeting, MetadataMessage};
 use crate::node::ROOT;
-use crate::placer::PlacerMessage;
 use crate::placer::report::NodeReport;
+use crate::placer::{PlacerMessage, PlanReply};
 use crate::query::QueryGate;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
@@ -82,7 +82,7 @@ impl Inbound for Reception {
             Method::Chunk => source::chunk(&self.site, from, body, answer),
             Method::Report => answer.send(Ok(NodeReport::of(&self.site).encode())),
             // Dropped where the placer is not there, the answer says so.
-            Method::Plan => drop(self.placer.cast(PlacerMessage::Asked(answer))),
+            Method::Plan => drop(self.placer.cast(PlacerMessage::Asked(PlanReply::Peer(answer)))),
         }
     }
 

@@ -124,7 +124,7 @@ fn check(standing: &Standing, node: NodeId, to: NodeId, fit: bool) -> Result<(),
     }
     let follower = standing.followers.iter().find(|follower| follower.node == to);
     let follower = follower.ok_or(HandOverError::NotHeld { node: to, shard })?;
-    if fit && follower.active && !follower.needs_snapshot {
+    if fit && follower.active && !follower.learner && !follower.needs_snapshot {
         Ok(())
     } else {
         Err(HandOverError::Unfit { node: to, shard })
@@ -133,7 +133,7 @@ fn check(standing: &Standing, node: NodeId, to: NodeId, fit: bool) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use millpond::id::Index;
+    use millpond::id::{Index, ReplicaId};
 
     use super::*;
     use crate::board::Follower;
@@ -143,7 +143,10 @@ mod tests {
 
     fn leader() -> Standing {
         let follower = |node: u64, active, needs_snapshot| Follower {
+            replica: ReplicaId(node),
             node: NodeId(node),
+            learner: false,
+            caught_up: active,
             matched: Index(7),
             active,
             needs_snapshot,

@@ -297,7 +297,10 @@ async fn remove(args: &One) -> Result<()> {
     let id = args.id;
     if let Err(error) = post(&args.nodes, &format!("/api/v1/nodes/{id}/remove"), &json!({})).await {
         let hint = cluster(&args.nodes).await.ok().and_then(|cluster| in_the_way(&cluster, id));
-        return Err(hint.map_or(error, |hint| anyhow::anyhow!("{error}; {hint}")));
+        return Err(match hint {
+            Some(hint) => anyhow::anyhow!("{error}; {hint}"),
+            None => error,
+        });
     }
     told(
         args.json,

@@ -18,7 +18,8 @@ use millpond::consensus::Role;
 use millpond::id::{Epoch, NodeId, ShardId};
 use millpond::limits;
 use millpond::link::Fault;
-use millpond::placement::{MemberState, plan_initial, plan_leaders};
+use millpond::placement::{MemberState, Move, Seat, plan_initial, plan_leaders};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::plan::{Facts, Plan};
@@ -26,6 +27,7 @@ use self::report::NodeReport;
 use crate::append::AppendReply;
 use crate::board::Follower;
 use crate::links::{Answer, Method, PeerState};
+use crate::node::ROOT;
 use crate::replica::ReplicaMessage;
 use crate::site::Site;
 use crate::supervision::{Actor, ActorError, Own};
@@ -37,8 +39,47 @@ pub enum PlacerMessage {
     Tick,
     /// A node reports.
     Reported(NodeId, NodeReport),
-    /// Another node asks for the plan.
-    Asked(Answer),
+    /// Somebody asks for the plan.
+    Asked(PlanReply),
+}
+
+/// Who asks for the plan. Dropped, it says that there is none.
+#[derive(Debug)]
+pub enum PlanReply {
+    /// A task of this node.
+    Here(oneshot::Sender<Plan>),
+    /// Another node.
+    Peer(Answer),
+}
+
+impl PlanReply {
+    fn send(self, plan: Option<Plan>) {
+        match (self, plan) {
+            // A task that gave up does not listen any more.
+            (Self::Here(reply), Some(plan)) => drop(reply.send(plan)),
+            (Self::Here(_), None) => {}
+            (Self::Peer(answer), Some(plan)) => {
+                answer.send(Ok(rmp_serde::to_vec(&plan).expect("plain data always encodes").into()));
+            }
+            (Self::Peer(answer), None) => {
+                let why = b"this node does not lead the metadata group";
+                answer.send(Err(Fault::application(Bytes::from_static(why))));
+            }
+        }
+    }
+}
+
+/// What is under way and what should begin, as the node knows it that leads the metadata group; `None` where that is not
+/// known or does not answer.
+pub async fn plan(site: &Site) -> Option<Plan> {
+    let leader = site.board.leader(ShardId::METADATA)?;
+    if leader == site.env.node {
+        let (reply, plan) = oneshot::channel();
+        site.tree.seat("placer", Some(ROOT)).cast(PlacerMessage::Asked(PlanReply::Here(reply))).ok()?;
+        return plan.await.ok();
+    }
+    let asked = site.links.call(leader, Method::Plan, Bytes::new(), limits::PLACER_TICK).await;
+    rmp_serde::from_slice(&asked.ok()?).ok()
 }
 
 /// Places shards, plans moves and spreads leaders.
@@ -75,7 +116,7 @@ impl Actor for Placer {
         match message {
             PlacerMessage::Tick => state.tick(),
             PlacerMessage::Reported(node, report) => drop(state.reports.insert(node, (Instant::now(), report))),
-            PlacerMessage::Asked(answer) => answer.send(state.answer()),
+            PlacerMessage::Asked(reply) => reply.send(state.plan()),
         }
         Ok(())
     }
@@ -98,6 +139,7 @@ impl PlacerState {
         for command in self.on_facts(&cluster, |facts| facts.commands(self.site.config.cluster.rebalance)) {
             self.propose(&command);
         }
+        self.show(&cluster);
         self.ask();
     }
 
@@ -145,14 +187,22 @@ impl PlacerState {
         }
     }
 
-    /// The plan, for another node or this one.
-    fn answer(&self) -> Result<Bytes, Fault> {
+    fn plan(&self) -> Option<Plan> {
         let cluster = self.site.board.cluster().borrow().clone();
-        if !self.plans(&cluster) {
-            return Err(Fault::application(Bytes::from_static(b"this node does not lead the metadata group")));
-        }
-        let plan = self.on_facts(&cluster, |facts| Plan { stages: facts.stages(), wishes: facts.wishes(true) });
-        Ok(rmp_serde::to_vec(&plan).expect("plain data always encodes").into())
+        let plans = self.plans(&cluster);
+        plans.then(|| self.on_facts(&cluster, |facts| Plan { stages: facts.stages(), wishes: facts.wishes(true) }))
+    }
+
+    /// Shows the moves under way in the tree.
+    fn show(&self, cluster: &Cluster) {
+        let stages = self.on_facts(cluster, |facts| facts.stages());
+        let node = |seat: Option<Seat>| seat.map_or_else(|| "none".to_owned(), |seat| seat.node.to_string());
+        let words = cluster.moves().values().map(|Move { id, shard, add, remove, why, .. }| {
+            let stage = stages.get(id).map_or_else(String::new, ToString::to_string);
+            format!("{shard} from {} to {} ({why}): {stage}", node(*remove), node(*add))
+        });
+        let words: Vec<String> = words.collect();
+        self.myself.detail("moves", if words.is_empty() { "none".to_owned() } else { words.join("; ") });
     }
 
     /// Where it is not taken the next tick proposes again: each command is looked at by the state that it meets.

@@ -12,7 +12,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use millpond::cluster::{Cluster, Member};
-use millpond::consensus::Role;
 use millpond::id::{Boot, NodeId, ShardId};
 use millpond::placement::{MemberState, Move};
 use serde::{Deserialize, Serialize};
@@ -22,6 +21,7 @@ use super::json::json;
 use crate::board::Standing;
 use crate::links::{PeerReport, PeerState};
 use crate::metadata::{self, Greeting};
+use crate::placer;
 use crate::site::Site;
 
 /// This node, as `GET /api/v1/node` answers it. Stores and clusters are 32 hexadecimal digits.
@@ -122,7 +122,7 @@ pub struct MoveReport {
     pub to: Option<NodeId>,
     /// What for.
     pub why: String,
-    /// How far it is, in words, as the node that was asked knows.
+    /// How far it is, in words, as the node knows that leads the metadata group.
     pub stage: String,
 }
 
@@ -202,13 +202,21 @@ async fn nodes(State(NodesState { site, .. }): State<NodesState>) -> Response {
             ..member_report(&cluster, id, member)
         }
     };
+    let plan = placer::plan(&site).await.unwrap_or_default();
+    let stage = |under_way: &Move| {
+        let stage = plan.stages.get(&under_way.id);
+        stage.map_or_else(
+            || "not known: the node that leads the metadata group does not say".to_owned(),
+            ToString::to_string,
+        )
+    };
     let moves = cluster.moves().values().map(|under_way| MoveReport {
         id: under_way.id.0,
         shard: under_way.shard.to_string(),
         from: under_way.remove.map(|seat| seat.node),
         to: under_way.add.map(|seat| seat.node),
         why: under_way.why.to_string(),
-        stage: stage(&site.board.standing(under_way.shard), under_way),
+        stage: stage(under_way),
     });
     let report = ClusterReport {
         seen_from: site.env.node,
@@ -257,25 +265,6 @@ fn link(report: &PeerReport) -> (&'static str, Option<String>) {
     }
 }
 
-/// How far a move is, as the replica of its group on this node shows it: only a leader sees more than that it is under way.
-fn stage(standing: &Option<Standing>, under_way: &Move) -> String {
-    let Some(standing) = standing.as_ref().filter(|standing| standing.role == Role::Leader) else {
-        return match standing.as_ref().and_then(|standing| standing.leader) {
-            Some(leader) => format!("under way; node {leader} leads it"),
-            None => "under way; no leader is known".to_owned(),
-        };
-    };
-    let Some(come) = under_way.add else { return "removing a replica".to_owned() };
-    match standing.followers.iter().find(|follower| follower.node == come.node) {
-        None => "about to add the replica".to_owned(),
-        Some(follower) if follower.needs_snapshot => "copying a snapshot".to_owned(),
-        Some(follower) if follower.matched < standing.committed => {
-            format!("catching up, {} of {}", follower.matched, standing.committed)
-        }
-        Some(_) => "caught up".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use millpond::cluster::{Command, cluster_id};
@@ -283,7 +272,6 @@ mod tests {
     use millpond::placement::{MoveReason, plan_initial};
 
     use super::*;
-    use crate::board::Follower;
 
     /// Nodes 1 to 3 hold both shards, 4 is new, and shard 0 moves from 1 to 4.
     fn cluster() -> Cluster {
@@ -325,28 +313,5 @@ mod tests {
         assert_eq!((fourth.state.as_str(), fourth.zone.as_str()), ("active", "b"));
         assert!(!first.is_empty() && !fourth.is_empty());
         assert!(MemberReport { joining: 0, ..fourth }.is_empty());
-    }
-
-    #[test]
-    fn only_the_leader_says_how_far_a_move_is() {
-        let cluster = cluster();
-        let under_way = cluster.moves()[&ShardId(0)];
-        let follower = |matched, needs_snapshot| Follower {
-            node: NodeId(4),
-            matched: Index(matched),
-            active: true,
-            needs_snapshot,
-        };
-        let said = |role, followers| {
-            let committed = Index(9);
-            let standing =
-                Standing { role, followers, committed, leader: Some(NodeId(2)), ..Standing::unknown(ShardId(0)) };
-            stage(&Some(standing), &under_way)
-        };
-        assert_eq!(said(Role::Follower, vec![]), "under way; node 2 leads it");
-        assert_eq!(said(Role::Leader, vec![]), "about to add the replica");
-        assert_eq!(said(Role::Leader, vec![follower(0, true)]), "copying a snapshot");
-        assert_eq!(said(Role::Leader, vec![follower(5, false)]), "catching up, 5 of 9");
-        assert_eq!(said(Role::Leader, vec![follower(9, false)]), "caught up");
     }
 }
