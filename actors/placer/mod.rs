@@ -115,7 +115,7 @@ impl Actor for Placer {
     ) -> Result<(), ActorError> {
         match message {
             PlacerMessage::Tick => state.tick(),
-            PlacerMessage::Reported(node, report) => drop(state.reports.insert(node, (Instant::now(), report))),
+            PlacerMessage::Reported(node, report) => state.reported(node, report),
             PlacerMessage::Asked(reply) => reply.send(state.plan()),
         }
         Ok(())
@@ -136,11 +136,25 @@ impl PlacerState {
             return;
         }
         self.look(&cluster);
-        for command in self.on_facts(&cluster, |facts| facts.commands(self.site.config.cluster.rebalance)) {
-            self.propose(&command);
-        }
+        let rebalance = self.site.config.cluster.rebalance;
+        self.propose_all(self.on_facts(&cluster, |facts| [facts.tend(), facts.begin(rebalance)].concat()));
         self.show(&cluster);
         self.ask();
+    }
+
+    /// What a report says of a move is acted on at once.
+    fn reported(&mut self, node: NodeId, report: NodeReport) {
+        let cluster = self.site.board.cluster().borrow().clone();
+        if self.plans(&cluster) {
+            self.reports.insert(node, (Instant::now(), report));
+            self.propose_all(self.on_facts(&cluster, |facts| facts.tend()));
+        }
+    }
+
+    fn propose_all(&self, commands: Vec<Command>) {
+        for command in commands {
+            self.propose(&command);
+        }
     }
 
     /// Whether this node leads the metadata group of a cluster that is formed.

@@ -73,8 +73,8 @@ pub struct Plan {
 }
 
 impl<'a> Facts<'a> {
-    /// The commands that carry moves on, and those that begin new ones.
-    pub fn commands(&self, rebalance: bool) -> Vec<Command> {
+    /// The commands that carry moves on.
+    pub fn tend(&self) -> Vec<Command> {
         let led = self.led();
         let tended = self.cluster.moves().values().filter_map(|under_way| {
             let led = led.get(&under_way.shard)?;
@@ -82,9 +82,14 @@ impl<'a> Facts<'a> {
             let group = Group { shard, leader: led.leader, members: &led.members, caught_up: &caught_up };
             self.cluster.tend(group, |under_way| self.takes(under_way))
         });
+        tended.collect()
+    }
+
+    /// The commands that begin moves.
+    pub fn begin(&self, rebalance: bool) -> Vec<Command> {
         let expects = self.cluster.shards().epoch;
         let begin = |Wish { shard, add, remove, why }| Command::BeginMove { shard, add, remove, why, expects };
-        tended.chain(self.wishes(rebalance).into_iter().map(begin)).collect()
+        self.wishes(rebalance).into_iter().map(begin).collect()
     }
 
     /// The moves that should begin now.

@@ -434,9 +434,8 @@ impl ReplicaState {
         self.ticks += 1;
         if self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
             self.publish();
-            return self.steer();
         }
-        Ok(())
+        self.steer()
     }
 
     fn append(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorError> {
