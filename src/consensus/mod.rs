@@ -97,14 +97,6 @@ pub enum Event {
         /// At most the index of the newest snapshot.
         through: Index,
     },
-    /// What came of the offer of a snapshot to this peer. An offer of which nothing is heard is made again after
-    /// `SNAPSHOT_OFFER_TICKS_MAX`.
-    SnapshotReport {
-        /// The peer.
-        peer: ReplicaId,
-        /// Whether it holds the snapshot now.
-        ok: bool,
-    },
     /// Entries through this index need not stay in memory, the disk still has them.
     Evict {
         /// At most the applied index.

@@ -334,7 +334,6 @@ enum Poke {
     Propose,
     Read,
     Change(Change),
-    Report(bool),
     Persist,
     Evict,
     Trim,
@@ -358,7 +357,6 @@ fn any_poke() -> impl Strategy<Value = Poke> {
         1 => Just(Poke::Propose),
         1 => Just(Poke::Read),
         1 => any_change().prop_map(Poke::Change),
-        1 => any::<bool>().prop_map(Poke::Report),
         4 => Just(Poke::Persist),
         1 => Just(Poke::Evict),
         1 => Just(Poke::Trim),
@@ -377,7 +375,6 @@ fn poke(replica: &mut Replica, writes: &mut VecDeque<u64>, poke: Poke) {
         Poke::Propose => Event::Propose { ticket: 1, payload: payload("own") },
         Poke::Read => Event::Read { ticket: 1 },
         Poke::Change(change) => Event::Change { ticket: 2, change },
-        Poke::Report(ok) => Event::SnapshotReport { peer: id(2), ok },
         Poke::Persist => match writes.pop_front() {
             Some(number) => Event::Persisted { number },
             None => return,
@@ -430,7 +427,9 @@ fn unrest(world: &mut World, ticket: u64, (what, one, other, records): (u8, u64,
             let kept = world.seats[&id(at)].kept.0;
             world.trim(at, through.max(kept));
         }
-        13 => install(world, at, records > 0),
+        13 => {
+            world.install(at);
+        }
         14 if !world.seats.contains_key(&id(one)) => world.join(one),
         15 | 16 => world.change(leader.unwrap_or(at), ticket, Change::AddLearner(id(one))),
         17..20 => {
@@ -442,13 +441,6 @@ fn unrest(world: &mut World, ticket: u64, (what, one, other, records): (u8, u64,
         }
         20 => world.change(leader.unwrap_or(at), ticket, Change::RemoveLearner(id(one))),
         _ => world.propose(leader.unwrap_or(at), ticket, &format!("entry {ticket}")),
-    }
-}
-
-/// Installs the snapshot that a replica was offered, if it was, and tells who offered it.
-fn install(world: &mut World, at: u64, ok: bool) {
-    if let Some(from) = world.install(at) {
-        world.step(from, Event::SnapshotReport { peer: id(at), ok });
     }
 }
 
@@ -525,7 +517,7 @@ proptest! {
         for _ in 0..12 {
             world.tick(2 * limits::ELECTION_TICKS);
             for at in world.everybody() {
-                install(&mut world, at.0, true);
+                world.install(at.0);
             }
         }
         let leader = world.leader();

@@ -200,16 +200,16 @@ impl World {
     }
 
     /// Puts the snapshot that a replica was offered in the place of all it has, if it still needs it, and starts it
-    /// anew. Says who offered it.
-    pub(super) fn install(&mut self, at: u64) -> Option<ReplicaId> {
-        let (from, position, members) = self.seat(at).offered.take()?;
+    /// anew. Whether it was offered one.
+    pub(super) fn install(&mut self, at: u64) -> bool {
+        let Some((_, position, members)) = self.seat(at).offered.take() else { return false };
         let hard_state = self.replica(at).install_hard_state(position);
         if let Some(hard_state) = hard_state {
             let disk = Recovered { hard_state, trimmed: position, entries: Vec::new() };
             let applied = self.history.range(..=position.index).map(|(_, entry)| entry.clone()).collect();
             self.start(id(at), disk, (position.index, members), applied);
         }
-        Some(from)
+        true
     }
 
     pub(super) fn replica(&self, at: u64) -> &Replica {

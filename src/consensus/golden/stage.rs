@@ -123,7 +123,6 @@ impl Stage {
             "snapshot" | "trim" => self.keep(&words),
             "join" => self.join(&words),
             "install" => self.install(&words),
-            "report" => self.report(&words),
             "add" | "replace" | "forget" => self.change(&words),
             "evict" => self.step(words.number(1)?, Event::Evict { through: Index(words.number(2)?) }),
             "propose" | "read" => self.ask(&words),
@@ -239,13 +238,10 @@ impl Stage {
     fn install(&mut self, words: &Words<'_>) -> Told {
         let at = words.number(1)?;
         let world = self.world()?;
-        world.install(at).ok_or("it was offered nothing")?;
+        if !world.install(at) {
+            return Err("it was offered nothing".into());
+        }
         Ok(vec![show::status(&world.replica(at).status()), show::disk(id(at), &world.seat(at).disk)])
-    }
-
-    fn report(&mut self, words: &Words<'_>) -> Told {
-        let ok = words.word(3)? == "ok";
-        self.step(words.number(1)?, Event::SnapshotReport { peer: id(words.number(2)?), ok })
     }
 
     fn change(&mut self, words: &Words<'_>) -> Told {

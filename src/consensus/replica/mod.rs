@@ -175,7 +175,6 @@ impl Replica {
             }
             Event::SnapshotWritten { through } => self.snapshot_written(through),
             Event::Trim { through } => self.trim(through, effects),
-            Event::SnapshotReport { peer, ok } => self.report_snapshot(peer, ok),
             Event::Evict { through } => {
                 assert!(through <= self.applied(), "{}: {through} is not applied and may not leave memory", self.shard);
                 self.raw.mut_store().evict(through);

@@ -89,13 +89,13 @@ impl Replica {
     pub(super) fn heard_commit(&mut self, peer: ReplicaId, commit: Index) {
         let offered = self.raw.raft.prs().get(peer.0).filter(|progress| progress.state == ProgressState::Snapshot);
         if self.role() == Role::Leader && offered.is_some_and(|progress| commit.0 >= progress.pending_snapshot) {
-            self.report_snapshot(peer, true);
+            self.end_offer(peer, SnapshotStatus::Finish);
         }
     }
 
-    pub(super) fn report_snapshot(&mut self, peer: ReplicaId, ok: bool) {
+    fn end_offer(&mut self, peer: ReplicaId, status: SnapshotStatus) {
         self.offers.remove(&peer);
-        self.raw.report_snapshot(peer.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+        self.raw.report_snapshot(peer.0, status);
     }
 
     /// Gives offers up of which nothing was heard for too long. raft-rs makes them again with the next heartbeat.
@@ -111,7 +111,7 @@ impl Replica {
             let ticks = self.offers.entry(peer).or_default();
             *ticks += 1;
             if *ticks >= limits::SNAPSHOT_OFFER_TICKS_MAX {
-                self.report_snapshot(peer, false);
+                self.end_offer(peer, SnapshotStatus::Failure);
             }
         }
     }
