@@ -302,7 +302,7 @@ impl Machine {
             Self::Shard(machine) => Ok(match machine.shard.apply(index, term, payload)? {
                 shard::Applied::Batch(verdicts) => Applied::Verdicts(verdicts),
                 shard::Applied::Seal(job) => Applied::Seal(Arc::new(SealWork::Shard(job))),
-                shard::Applied::Nothing => Applied::Nothing,
+                shard::Applied::Dropped | shard::Applied::Nothing => Applied::Nothing,
                 shard::Applied::Malformed => Applied::Verdicts(Vec::new()),
             }),
             Self::Metadata(machine) => machine.apply(Position { index, term }, payload),

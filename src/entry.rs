@@ -234,6 +234,8 @@ pub struct ShardSnapshot {
     pub shard: ShardId,
     /// The last entry it contains.
     pub position: Position,
+    /// The lowest offset that retention has left: every record below it is gone.
+    pub first_offset: Offset,
     /// The offset that the next record gets.
     pub next_offset: Offset,
     /// Shard time, in milliseconds since the Unix epoch.

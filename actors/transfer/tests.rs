@@ -149,6 +149,7 @@ fn store(disk: &LossyDisk, index: u64, segments: &[usize]) -> Vec<SegmentMeta> {
     let snapshot = ShardSnapshot {
         shard: SHARD,
         position: Position { index: Index(index), term: Term(1) },
+        first_offset: Offset(0),
         next_offset: Offset(segments.len() as u64),
         time: 1,
         segments: segments.clone(),

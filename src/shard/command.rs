@@ -3,7 +3,7 @@
 //! All numbers little-endian. Header, 16 bytes:
 //!
 //! ```text
-//!  0 u8  magic and version, 0xB1       1 u8  kind: 1 batch, 2 seal       2 u16 zero
+//!  0 u8  magic and version, 0xB1       1 u8  kind: 1 batch, 2 seal, 3 drop       2 u16 zero
 //!  4 u32 crc32c of bytes 0..4 and 16..: everything but the stamp
 //!  8 u64 stamp: shard time in milliseconds since the Unix epoch; 0 until the leader stamps it
 //! ```
@@ -16,17 +16,20 @@
 //!
 //! A seal goes on with a u32 version of the sealed encoding, 1, and a u64 hold. It cuts at its own index.
 //!
+//! A drop goes on with a u64 offset: what is below it is gone.
+//!
 //! An empty payload is a leader's first entry and no command.
 
 use bytes::Bytes;
 
 use super::ShardError;
-use crate::id::{Index, Key};
+use crate::id::{Index, Key, Offset};
 use crate::limits::SUB_BATCHES_MAX;
 
 const MAGIC: u8 = 0xB1;
 const BATCH: u8 = 1;
 const SEAL: u8 = 2;
+const DROP: u8 = 3;
 const HEAD: usize = 16;
 const SUB: usize = 32;
 const ENCODING: u32 = 1;
@@ -61,6 +64,13 @@ pub enum Command {
         /// The last entry that every replica had when the leader proposed: logs keep what comes after it, for the
         /// replica that is behind.
         hold: Index,
+    },
+    /// Forget every record below an offset where a seal cut: the retention is over for all of them.
+    Drop {
+        /// Shard time, in milliseconds since the Unix epoch.
+        stamp: u64,
+        /// The first offset that stays.
+        below: Offset,
     },
 }
 
@@ -97,6 +107,13 @@ impl Command {
         finish(out)
     }
 
+    /// The payload of a drop, not yet stamped.
+    pub fn encode_drop(below: Offset) -> Bytes {
+        let mut out = begin(DROP, 8);
+        out.extend_from_slice(&below.0.to_le_bytes());
+        finish(out)
+    }
+
     /// The payload with the leader's shard time, in milliseconds; in place where nobody else holds the bytes.
     ///
     /// # Panics
@@ -122,6 +139,9 @@ impl Command {
             (BATCH, [0, 0]) => Ok(Self::Batch { stamp, subs: decode_subs(payload).ok_or(malformed("sub-batches"))? }),
             (SEAL, [0, 0]) if payload.len() == HEAD + 12 && payload[HEAD..HEAD + 4] == ENCODING.to_le_bytes() => {
                 Ok(Self::Seal { stamp, hold: Index(u64::from_le_bytes(field(payload, HEAD + 4))) })
+            }
+            (DROP, [0, 0]) if payload.len() == HEAD + 8 => {
+                Ok(Self::Drop { stamp, below: Offset(u64::from_le_bytes(field(payload, HEAD))) })
             }
             _ => Err(malformed("kind")),
         }

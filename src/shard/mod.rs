@@ -1,5 +1,5 @@
 //! The replicated state of one shard: what every replica makes of the same entries. Offsets are assigned here, known
-//! parts skipped, streams counted, the head kept until its segment is registered.
+//! parts skipped, streams counted, the head kept until its segment is registered, and what retention ended forgotten.
 //!
 //! Everything is a pure function of the entries: two replicas that applied the same index hold the same state, byte
 //! for byte in their snapshots. Time is shard time, which the leader stamps into each entry and which never goes
@@ -62,6 +62,8 @@ pub enum Applied {
     Batch(Vec<Verdict>),
     /// The head was cut: everything through this entry is to become a segment and a snapshot.
     Seal(Arc<SealJob>),
+    /// Records below an offset are gone, or were before.
+    Dropped,
     /// An empty entry, a leader's first.
     Nothing,
     /// Bytes that are no command; refused by every replica alike.
@@ -110,6 +112,10 @@ pub struct Shard {
     id: ShardId,
     options: ShardOptions,
     applied: Position,
+    /// Every record below it is gone.
+    first_offset: Offset,
+    /// Where the last seal cut: the first offset that is in no segment, nor in one that is being written.
+    cut_offset: Offset,
     next_offset: Offset,
     /// Milliseconds since the Unix epoch.
     time: u64,
@@ -125,6 +131,8 @@ impl Shard {
             id,
             options,
             applied: Position::default(),
+            first_offset: Offset(0),
+            cut_offset: Offset(0),
             next_offset: Offset(0),
             time: 0,
             keys: Keys::default(),
@@ -139,6 +147,8 @@ impl Shard {
             id: snapshot.shard,
             options,
             applied: snapshot.position,
+            first_offset: snapshot.first_offset,
+            cut_offset: snapshot.next_offset,
             next_offset: match snapshot.segments.last() {
                 Some(newest) if mutant!(OffsetsReused) => newest.to,
                 Some(_) | None => snapshot.next_offset,
@@ -174,6 +184,19 @@ impl Shard {
                 self.advance_time(stamp);
                 Ok(Applied::Seal(Arc::new(self.cut(hold))))
             }
+            Command::Drop { stamp, below } => {
+                self.advance_time(stamp);
+                self.drop_below(below);
+                Ok(Applied::Dropped)
+            }
+        }
+    }
+
+    /// Only what a seal has cut can go, whether its segment is registered here or not yet: the rule is one of offsets
+    /// alone, so that replicas that seal at different times agree. What came first stays first.
+    fn drop_below(&mut self, below: Offset) {
+        if below <= self.cut_offset {
+            self.first_offset = self.first_offset.max(below);
         }
     }
 
@@ -212,10 +235,12 @@ impl Shard {
     }
 
     fn cut(&mut self, hold: Index) -> SealJob {
+        self.cut_offset = self.next_offset;
         SealJob {
             hold,
             shard: self.id,
             position: self.applied,
+            first_offset: self.first_offset,
             next_offset: self.next_offset,
             time: self.time,
             keys: self.keys.capture(),
@@ -232,6 +257,11 @@ impl Shard {
     /// The index of the last entry applied.
     pub fn applied(&self) -> Index {
         self.applied.index
+    }
+
+    /// The lowest offset that retention has left: every record below it is gone.
+    pub fn first_offset(&self) -> Offset {
+        self.first_offset
     }
 
     /// The offset that the next record gets.

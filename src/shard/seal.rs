@@ -23,6 +23,7 @@ pub struct SealJob {
     pub(super) hold: Index,
     pub(super) shard: ShardId,
     pub(super) position: Position,
+    pub(super) first_offset: Offset,
     pub(super) next_offset: Offset,
     pub(super) time: u64,
     pub(super) keys: Captured,
@@ -69,6 +70,11 @@ impl SealJob {
         self.position
     }
 
+    /// The lowest offset that retention had left as of the cut.
+    pub fn first_offset(&self) -> Offset {
+        self.first_offset
+    }
+
     /// The last entry that every replica had when the seal was proposed.
     pub fn hold(&self) -> Index {
         self.hold
@@ -85,11 +91,14 @@ impl SealJob {
         &self.batches
     }
 
-    /// The state as of the cut, with the manifest that the caller keeps: all earlier segments and this one's.
-    pub fn snapshot(&self, segments: Vec<SegmentMeta>) -> ShardSnapshot {
+    /// The state as of the cut, with the manifest that the caller keeps: all earlier segments and this one's. Those that
+    /// retention had ended as of the cut are left out.
+    pub fn snapshot(&self, mut segments: Vec<SegmentMeta>) -> ShardSnapshot {
+        segments.retain(|segment| segment.to >= self.first_offset);
         ShardSnapshot {
             shard: self.shard,
             position: self.position,
+            first_offset: self.first_offset,
             next_offset: self.next_offset,
             time: self.time,
             segments,

@@ -8,6 +8,7 @@ use super::{Applied, Outcome, SealJob, SealedBlock, Shard, ShardError, ShardOpti
 use crate::block::l0::Encoder;
 use crate::block::l1::L1;
 use crate::block::rows::Projection;
+use crate::entry::SegmentMeta;
 use crate::id::{Index, Key, Offset, ShardId, Term};
 use crate::label::Labels;
 use crate::record::{Record, StreamRecords};
@@ -205,6 +206,41 @@ fn a_seal_carries_what_logs_hold_for_a_replica_that_is_behind() {
 }
 
 #[test]
+fn a_drop_takes_what_was_cut_and_never_gives_back() {
+    let payload = Command::stamp(Command::encode_drop(Offset(12)), 5);
+    assert_eq!(Command::decode(&payload), Ok(Command::Drop { stamp: 5, below: Offset(12) }));
+    let golden = "b1030000 c5217d27 0500000000000000 0c00000000000000".replace(' ', "");
+    assert_eq!(payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), golden);
+    let mut driven = Driven::new();
+    driven.store(&[sub(1, 0, batch("a", &[5, 6, 7]))]);
+    let drop_below = |driven: &mut Driven, below| {
+        assert!(matches!(driven.apply(Command::encode_drop(Offset(below))), Applied::Dropped));
+        driven.shard.first_offset()
+    };
+    assert_eq!(drop_below(&mut driven, 3), Offset(0), "no seal has cut there");
+    let first = driven.seal();
+    assert_eq!(drop_below(&mut driven, 3), Offset(3), "although its segment is not registered");
+    assert_eq!(drop_below(&mut driven, 1), Offset(3));
+    driven.store(&[sub(2, 0, batch("a", &[8]))]);
+    assert_eq!(drop_below(&mut driven, 4), Offset(3));
+    let meta = |from, to| SegmentMeta {
+        from: Offset(from),
+        to: Offset(to),
+        bytes: 9,
+        hash: 1,
+        digest: 1,
+        min_timestamp: 0,
+        max_timestamp: 0,
+        raw_bytes: 1,
+    };
+    let segments = vec![meta(0, 2), meta(3, 3)];
+    assert_eq!(first.snapshot(segments[..1].to_vec()).segments, segments[..1], "dropped after the cut");
+    let snapshot = driven.seal().snapshot(segments.clone());
+    assert_eq!((snapshot.first_offset, &snapshot.segments[..]), (Offset(3), &segments[1..]));
+    assert_eq!(Shard::restore(&snapshot, OPTIONS).unwrap().first_offset(), Offset(3));
+}
+
+#[test]
 fn a_seal_without_records_has_no_block_and_still_a_snapshot() {
     let mut driven = Driven::new();
     let job = driven.seal();
@@ -281,8 +317,12 @@ proptest! {
             .into_iter()
             .map(|(key, body, part, batch)| SubBatch { key: Key(key), body, part, batch: batch.into() })
             .collect();
-        let payload = Command::stamp(Command::encode_batch(&subs), stamp);
-        prop_assert_eq!(Command::decode(&payload).unwrap(), Command::Batch { stamp, subs });
+        let drops = stamp % 3 == 0;
+        let below = Offset(stamp.rotate_left(7));
+        let payload = if drops { Command::encode_drop(below) } else { Command::encode_batch(&subs) };
+        let payload = Command::stamp(payload, stamp);
+        let command = if drops { Command::Drop { stamp, below } } else { Command::Batch { stamp, subs } };
+        prop_assert_eq!(Command::decode(&payload).unwrap(), command);
         let mut damaged = payload.to_vec();
         let bit = bit.index(damaged.len() * 8);
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -298,7 +338,7 @@ proptest! {
     /// The same entries give the same state, whether a replica saw them all or was restored on the way.
     #[test]
     fn replicas_that_applied_the_same_hold_the_same(
-        steps in prop::collection::vec((0_u128..40, 0_u32..3, 0_usize..4, prop::collection::vec(any::<i64>(), 1..5), 0_u64..6, 0_u8..8), 1..60),
+        steps in prop::collection::vec((0_u128..40, 0_u32..3, 0_usize..4, prop::collection::vec(any::<i64>(), 1..5), 0_u64..6, 0_u8..9), 1..60),
     ) {
         let mut all = Driven { shard: Shard::new(ShardId(3), wide_options()), index: 0, now: 0 };
         let mut restored = Shard::new(ShardId(3), wide_options());
@@ -306,12 +346,16 @@ proptest! {
             all.now += wait;
             let payload = match seal {
                 0 => Command::encode_seal(Index(0)),
+                8 => Command::encode_drop(Offset(key.try_into().unwrap())),
                 _ => Command::encode_batch(&[sub(key, part, batch(["a", "b", "c", "d"][stream], &times))]),
             };
             let payload = Command::stamp(payload, all.now);
             let other = restored.apply(Index(all.index + 1), Term(1), &payload).unwrap();
             match (all.apply(payload), other) {
                 (Applied::Batch(a), Applied::Batch(b)) => prop_assert_eq!(a, b),
+                (Applied::Dropped, Applied::Dropped) => {
+                    prop_assert_eq!(all.shard.first_offset(), restored.first_offset());
+                }
                 (Applied::Seal(a), Applied::Seal(b)) => {
                     let snapshot = a.snapshot(Vec::new());
                     prop_assert_eq!(&snapshot, &b.snapshot(Vec::new()));
@@ -323,5 +367,6 @@ proptest! {
             }
         }
         prop_assert_eq!(all.shard.next_offset(), restored.next_offset());
+        prop_assert_eq!(all.shard.first_offset(), restored.first_offset());
     }
 }

@@ -6,8 +6,8 @@
 //! verified at each read, for redb's reads verify nothing. All numbers little-endian. Sections:
 //!
 //! ```text
-//! 0 head      number 0: u8 version 1, u32 shard, u64 index, u64 term, u64 next offset, u64 shard time, then the
-//!             number of values of sections 1 to 5, u32 each
+//! 0 head      number 0: u8 version 2, u32 shard, u64 index, u64 term, u64 next offset, u64 shard time, then the
+//!             number of values of sections 1 to 5, u32 each, then u64 first offset
 //! 1 conf      the group's configuration as the caller encoded it, in pieces
 //! 2 segments  80 bytes a segment: u64 from, u64 to, u64 length, u128 hash, u128 digest, i64 earliest, i64 latest
 //!             time, u64 raw bytes
@@ -15,6 +15,8 @@
 //! 4 streams   the active streams, as the shard encoded them
 //! 5 state     the metadata group's state, in pieces
 //! ```
+//!
+//! Version 1 has no first offset: nothing was dropped then, and it is read as 0. It is not written any more.
 //!
 //! A file is made under a temporary name, synced, renamed, and its folder synced: one that has its name is whole. It
 //! is read through an overlay, so that opening never changes it. This file does not know what keys, streams, conf and
@@ -37,8 +39,11 @@ use crate::id::{Index, Offset, ShardId, Term};
 use crate::limits::{REDB_CACHE_BYTES, SNAPSHOT_VALUE_BYTES_MAX};
 
 const VALUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("values");
-const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 57;
+const VERSION: u8 = 2;
+/// Without the first offset, which comes last.
+const VERSION_1: u8 = 1;
+const HEAD_BYTES_1: usize = 57;
+const HEAD_BYTES: usize = HEAD_BYTES_1 + 8;
 const SEGMENT_BYTES: usize = 80;
 const SUM_BYTES: usize = 8;
 
@@ -134,6 +139,7 @@ pub fn write(disk: &dyn Disk, snapshot: &ShardSnapshot, conf: &[u8]) -> Result<(
     let image = Image {
         shard: snapshot.shard,
         position: snapshot.position,
+        first_offset: snapshot.first_offset,
         next_offset: snapshot.next_offset,
         time: snapshot.time,
         sections: [
@@ -152,6 +158,7 @@ pub fn write_metadata(disk: &dyn Disk, snapshot: &StoredMetadata) -> Result<(), 
     let image = Image {
         shard: ShardId::METADATA,
         position: snapshot.position,
+        first_offset: Offset(0),
         next_offset: Offset(0),
         time: 0,
         sections: [pieces(&snapshot.conf), Vec::new(), Vec::new(), Vec::new(), pieces(&snapshot.state)],
@@ -178,6 +185,7 @@ pub(super) fn read_from(
     let snapshot = ShardSnapshot {
         shard,
         position: image.position,
+        first_offset: image.first_offset,
         next_offset: image.next_offset,
         time: image.time,
         segments,
@@ -256,6 +264,7 @@ fn find_latest<T>(
 struct Image {
     shard: ShardId,
     position: Position,
+    first_offset: Offset,
     next_offset: Offset,
     time: u64,
     sections: [Vec<Bytes>; 5],
@@ -297,6 +306,7 @@ impl Image {
             let values = u32::try_from(section.len()).expect("a snapshot of 60 KiB values is far below 2^32 of them");
             head.extend_from_slice(&values.to_le_bytes());
         }
+        head.extend_from_slice(&self.first_offset.0.to_le_bytes());
         head
     }
 
@@ -337,7 +347,8 @@ impl Image {
         };
         let Some((mut image, counts)) = Self::from_head(&head) else {
             let found = head.first().copied().unwrap_or_default();
-            return Ok(Err(if found == VERSION { Fault::Value(0) } else { Fault::Version(found) }));
+            let known = [VERSION_1, VERSION].contains(&found);
+            return Ok(Err(if known { Fault::Value(0) } else { Fault::Version(found) }));
         };
         if (image.shard, image.position.index) != (shard, index) {
             return Ok(Err(Fault::Value(0)));
@@ -354,12 +365,17 @@ impl Image {
     }
 
     fn from_head(head: &[u8]) -> Option<(Self, [u32; 5])> {
-        let head: &[u8; HEAD_BYTES] = head.try_into().ok().filter(|head: &&[u8; HEAD_BYTES]| head[0] == VERSION)?;
+        let first_offset = match (head.first(), head.len()) {
+            (Some(&VERSION), HEAD_BYTES) => Offset(u64::from_le_bytes(field(head, HEAD_BYTES_1))),
+            (Some(&VERSION_1), HEAD_BYTES_1) => Offset(0),
+            _ => return None,
+        };
         let number = |at: usize| u64::from_le_bytes(field(head, 5 + at * 8));
         let counts = std::array::from_fn(|section| u32::from_le_bytes(field(head, 37 + section * 4)));
         let image = Self {
             shard: ShardId(u32::from_le_bytes(field(head, 1))),
             position: Position { index: Index(number(0)), term: Term(number(1)) },
+            first_offset,
             next_offset: Offset(number(2)),
             time: number(3),
             sections: std::array::from_fn(|_| Vec::new()),
@@ -471,7 +487,10 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
+    use redb::ReadableTable;
 
     use super::*;
     use crate::storage::lossy::LossyDisk;
@@ -492,6 +511,7 @@ mod tests {
         ShardSnapshot {
             shard: SHARD,
             position: Position { index: Index(index), term: Term(3) },
+            first_offset: Offset(0),
             next_offset: Offset(8_000),
             time: 99,
             segments: (0..800).map(meta).collect(),
@@ -518,6 +538,58 @@ mod tests {
         assert!(found.damaged.is_empty());
         assert_eq!(found.newest, Some(StoredShard { snapshot: written, conf: Bytes::from_static(b"conf") }));
         assert_eq!(bytes_of(&disk, &path(SHARD, Index(5))), before);
+    }
+
+    /// The values of a file, by section and number, checksums left off.
+    fn values(disk: &LossyDisk, path: &str) -> BTreeMap<(u64, u64), Vec<u8>> {
+        let overlay = Overlay::new(disk.open(path, OpenMode::Read).unwrap()).unwrap();
+        let database = redb::Builder::new().create_with_backend(overlay).unwrap();
+        let table = database.begin_read().unwrap().open_table(VALUES).unwrap();
+        let value = |(key, value): (redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>)| {
+            ((key.value() >> 32, key.value() & 0xffff_ffff), value.value()[SUM_BYTES..].to_vec())
+        };
+        table.iter().unwrap().map(|entry| value(entry.unwrap())).collect()
+    }
+
+    #[test]
+    fn the_values_of_a_snapshot_are_those_that_the_head_of_this_file_describes() {
+        let disk = LossyDisk::new(1);
+        let mut written = snapshot(5, 1);
+        written.segments.truncate(2);
+        written.segments.remove(0);
+        written.first_offset = Offset(10);
+        write(&disk, &written, b"conf").unwrap();
+        let values = values(&disk, &path(SHARD, Index(5)));
+        let hex = |key| values[&key].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let head = "02 02000000 0500000000000000 0300000000000000 401f000000000000 6300000000000000 \
+                    01000000 01000000 01000000 01000000 00000000 0a00000000000000";
+        assert_eq!(hex((0, 0)), head.replace(' ', ""));
+        assert_eq!(values[&(1, 0)], b"conf");
+        let segment = "0a00000000000000 1300000000000000 0500000000000000 feffffffffffffffffffffffffffffff \
+                       03000000000000000000000000000000 ffffffffffffffff 0100000000000000 0100000000000000";
+        assert_eq!(hex((2, 0)), segment.replace(' ', ""));
+        assert_eq!((values[&(3, 0)].len(), &values[&(4, 0)][..]), (SNAPSHOT_VALUE_BYTES_MAX, &b"streams"[..]));
+        assert_eq!(values.len(), 5);
+    }
+
+    #[test]
+    fn a_snapshot_of_version_1_is_read_as_one_from_which_nothing_was_dropped() {
+        let disk = LossyDisk::new(1);
+        let (index, written) = (Index(5), snapshot(5, 0));
+        write(&disk, &written, b"conf").unwrap();
+        let path = path(SHARD, index);
+        let database = database_on(disk.open(&path, OpenMode::ReadWrite).unwrap(), &path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut table = transaction.open_table(VALUES).unwrap();
+        let mut head = table.get(0).unwrap().unwrap().value()[SUM_BYTES..].to_vec();
+        head[0] = VERSION_1;
+        head.truncate(HEAD_BYTES_1);
+        let sum = value_sum(SHARD, index, 0, &head).to_le_bytes();
+        table.insert(0, [&sum[..], &head].concat().as_slice()).unwrap();
+        drop(table);
+        transaction.commit().unwrap();
+        drop(database);
+        assert_eq!(read(&disk, SHARD, index).unwrap().snapshot, written);
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn blank() -> ShardSnapshot {
     ShardSnapshot {
         shard: SHARD,
         position: Position::default(),
+        first_offset: Offset(0),
         next_offset: Offset(0),
         time: 0,
         segments: Vec::new(),

@@ -31,6 +31,7 @@ pub(crate) fn write_snapshot(disk: &LossyDisk, shard: ShardId, index: u64, segme
     let snapshot = ShardSnapshot {
         shard,
         position: Position { index: Index(index), term: Term(2) },
+        first_offset: Offset(0),
         next_offset: Offset(segments.len() as u64 * 10),
         time: 9,
         segments: segments.to_vec(),
