@@ -7,6 +7,7 @@
 //!
 //! This room reads no file and opens no socket: it is handed texts, and the names of the files they came from.
 
+mod retention;
 mod values;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::class::Class;
 use crate::id::NodeId;
 use crate::limits;
 
+pub use retention::{RetentionFile, RetentionRule, RetentionSettings, Selector};
 pub use values::{ByteSize, Cookie, HostPort, Name, Span};
 
 /// Why settings are refused. Every variant says where and what to do.
@@ -171,6 +173,8 @@ pub struct ClusterFile {
     cookie: Option<Cookie>,
     rehome_after: Option<Span>,
     rebalance: Option<bool>,
+    #[serde(default)]
+    retention: RetentionFile,
     nodes: Vec<Member>,
 }
 
@@ -234,6 +238,10 @@ pub struct LimitsFile {
     pub connections_max: Option<u64>,
     /// See [`Limits::queries_running_max`].
     pub queries_running_max: Option<u64>,
+    /// See [`Limits::disk_warn_percent`].
+    pub disk_warn_percent: Option<u64>,
+    /// See [`Limits::disk_refuse_percent`].
+    pub disk_refuse_percent: Option<u64>,
 }
 
 /// What every node of a cluster must agree on.
@@ -253,6 +261,8 @@ pub struct ClusterSettings {
     pub rehome_after: Span,
     /// Whether replicas are moved to even out what nodes hold. Nothing acts on it yet.
     pub rebalance: bool,
+    /// How long records are kept.
+    pub retention: RetentionSettings,
     /// Its first nodes, by id; on a node that joins later, itself and nodes that it can ask.
     pub nodes: Vec<Member>,
 }
@@ -308,6 +318,10 @@ pub struct Limits {
     pub connections_max: u64,
     /// Queries that run at once; others wait.
     pub queries_running_max: u64,
+    /// Used part of the disk, in percent, at which the node warns; 100: it does not.
+    pub disk_warn_percent: u64,
+    /// Used part of the disk, in percent, at which the node refuses ingest; 100: only once nothing more can be logged.
+    pub disk_refuse_percent: u64,
 }
 
 /// Everything a node runs with.
@@ -374,6 +388,7 @@ impl ClusterFile {
             cookie: self.cookie.unwrap_or_else(|| Cookie("millpond".to_owned())),
             rehome_after: Span(rehome_after),
             rebalance: self.rebalance.unwrap_or(true),
+            retention: self.retention.resolve(file)?,
             nodes,
         })
     }
@@ -414,6 +429,7 @@ impl ClusterSettings {
             print("replication", false, &self.replication),
             print("rehome_after", false, &self.rehome_after),
             print("rebalance", false, &self.rebalance),
+            print("retention", false, &self.retention),
             print("nodes", false, &nodes),
         ]
     }
@@ -443,6 +459,7 @@ impl ClusterSettings {
             cookie: Cookie("millpond".to_owned()),
             rehome_after: Span(limits::REHOME_AFTER),
             rebalance: true,
+            retention: RetentionSettings::default(),
             nodes: vec![Member {
                 id: NodeId(1),
                 name: Name("node-1".to_owned()),
@@ -533,6 +550,9 @@ impl LimitsFile {
         within(file, "limits.head_age_max (ms)", millis(age), 1_000, millis(limits::KEY_LIFE))?;
         let connections = self.connections_max.unwrap_or(limits::CONNECTIONS_MAX as u64);
         let queries = self.queries_running_max.unwrap_or(limits::QUERIES_RUNNING_MAX as u64);
+        let (warn, refuse) = limits::DISK_PERCENT;
+        let refuse = within(file, "limits.disk_refuse_percent", self.disk_refuse_percent.unwrap_or(refuse), 1, 100)?;
+        let warn = self.disk_warn_percent.unwrap_or(warn.min(refuse));
         Ok(Limits {
             wal_segment_bytes: ByteSize(segment),
             wal_bytes_max: ByteSize(wal),
@@ -540,6 +560,8 @@ impl LimitsFile {
             head_age_max: Span(age),
             connections_max: within(file, "limits.connections_max", connections, 1, 1 << 20)?,
             queries_running_max: within(file, "limits.queries_running_max", queries, 1, 1 << 10)?,
+            disk_warn_percent: within(file, "limits.disk_warn_percent", warn, 1, refuse)?,
+            disk_refuse_percent: refuse,
         })
     }
 }

@@ -307,6 +307,25 @@ pub const MEMORY_BYTES_MIN: u64 = 128 * MIB as u64;
 /// Memory for bytes in flight before a majority has them, as a part of the whole.
 pub const MEMORY_IN_FLIGHT_PART: u64 = 4;
 
+// Retention and room on the disk.
+
+/// The least and the longest time that records can be kept for.
+pub const RETENTION_AGE_BOUNDS: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(36_500 * 24 * 3600));
+/// The least number of sealed bytes that a cluster can be told to keep.
+pub const RETENTION_BYTES_MIN: u64 = MIB as u64;
+/// Rules of the retention: each is matched against every stream that a query meets.
+pub const RETENTION_RULES_MAX: usize = 64;
+/// Messages with ticks between two looks of a leader at what its shard may drop.
+pub const RETENTION_TICKS: u64 = 5;
+/// The wait before a file is removed again that a copy held when retention was through with it.
+pub const LEASED_RETRY: Duration = Duration::from_secs(30);
+/// Used part of the disk, in percent, at which a node warns, and at which it refuses ingest: a few minutes of sealing,
+/// snapshots and the log's own growth still fit.
+pub const DISK_PERCENT: (u64, u64) = (85, 95);
+/// Time between two looks at how full the disk is.
+pub const DISK_LOOK: Duration = Duration::from_secs(1);
+
 // Queries.
 
 /// Queries that run on one node.
@@ -450,6 +469,8 @@ const _: () = assert!(WAL_RESERVE_OP_BYTES_MAX < ENTRY_BYTES_MAX as u64);
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_INFLATED_BYTES_MAX);
 const _: () =
     assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
+const _: () = assert!(DISK_PERCENT.0 <= DISK_PERCENT.1 && DISK_PERCENT.1 <= 100);
+const _: () = assert!(LEASED_RETRY.as_millis() < TRANSFER_LEASE.as_millis());
 const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
 const _: () = assert!(TRANSFER_CHUNK_BYTES <= FRAME_BYTES_MAX);
 const _: () = assert!(TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES) < LINK_CREDIT_BYTES);

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::values::measured;
 use super::*;
+use crate::retention::Policy;
 
 const CLUSTER: &str = r#"
 name = "three"
@@ -46,7 +47,7 @@ fn a_node_takes_its_addresses_from_the_cluster() {
 fn the_fingerprint_is_the_same_everywhere_and_names_every_cluster_setting_that_differs() {
     let of = |node: &str, cluster: &str| resolve(node, cluster).unwrap().cluster.fingerprint();
     let first = of("id = 1", CLUSTER);
-    assert_eq!(first, 15_281_353_118_297_789_927, "a change of this value keeps old and new nodes apart");
+    assert_eq!(first, 10_510_934_539_067_709_066, "a change of this value keeps old and new nodes apart");
     assert_eq!(first, of("id = 3\ndata = \"elsewhere\"", CLUSTER), "a node's own settings do not count");
     let prints = |cluster: &str| resolve("id = 1", cluster).unwrap().cluster.key_prints();
     let as_it_is = prints(CLUSTER);
@@ -58,6 +59,7 @@ fn the_fingerprint_is_the_same_everywhere_and_names_every_cluster_setting_that_d
         ("name = \"three\"", "name = \"three\"\nreplication = 1", "replication", false),
         ("name = \"three\"", "name = \"three\"\nrehome_after = \"10m\"", "rehome_after", false),
         ("name = \"three\"", "name = \"three\"\nrebalance = false", "rebalance", false),
+        ("\n]\n", "\n]\n[retention]\nage = \"30d\"\n", "retention", false),
         ("4103", "4104", "nodes", false),
         ("3103", "3104", "nodes", false),
         ("node-3", "node-c", "nodes", false),
@@ -71,6 +73,41 @@ fn the_fingerprint_is_the_same_everywhere_and_names_every_cluster_setting_that_d
     }
     assert!(as_it_is.len() <= limits::FINGERPRINT_KEYS_MAX);
     assert!(as_it_is.iter().all(|print| print.key.len() <= limits::FINGERPRINT_KEY_BYTES_MAX));
+}
+
+const RETENTION: &str = r#"
+[retention]
+age = "30d"
+bytes = "512 GiB"
+rules = [
+    { selector = '{app="debug"}', age = "1d" },
+    { selector = '{app=~"dev-.+", level!="error"}', age = "2h", tenant = "acme" },
+]
+"#;
+
+#[test]
+fn retention_is_by_age_by_bytes_of_one_copy_and_by_rules() {
+    assert_eq!(Config::single().cluster.retention.policy(16), Policy::default());
+    let config = resolve("id = 1", &format!("{CLUSTER}{RETENTION}")).unwrap();
+    let policy = config.cluster.retention.policy(config.cluster.shards);
+    assert_eq!((policy.age, policy.shard_bytes), (Some(Duration::from_secs(30 * 86_400)), Some(32 << 30)));
+    let rules: Vec<_> =
+        policy.rules.iter().map(|rule| (rule.matchers.len(), rule.age.as_secs(), rule.tenant.as_deref())).collect();
+    assert_eq!(rules, [(1, 86_400, None), (2, 7_200, Some("acme"))]);
+    let shown = config.to_toml();
+    assert!(shown.contains("age = \"30d\"") && shown.contains("dev-.+"), "{shown}");
+    for (from, to, expected) in [
+        ("\"30d\"", "\"10ms\"", "`retention.age (ms)` is 10, it must be from 1000"),
+        ("\"512 GiB\"", "\"1 KiB\"", "`retention.bytes` is 1024"),
+        ("{app=\"debug\"}", "{app=}", "parse error at line 1, col 6"),
+        ("{app=\"debug\"}", "{}", "`{}` selects every stream: set `age`"),
+        ("dev-.+", "dev-(", "error parsing regexp"),
+        ("\"1d\"", "\"0s\"", "`retention.rules.age (ms)` is 0"),
+        ("tenant =", "tenants =", "unknown field `tenants`"),
+    ] {
+        let message = refused("id = 1", &format!("{CLUSTER}{}", RETENTION.replace(from, to)));
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]
@@ -106,6 +143,8 @@ fn settings_that_contradict_each_other_are_refused() {
         ("id = 1", "name = \"three\"", "name = \"three\"\nshards = 0", "`shards` is 0"),
         ("id = 1", "127.0.0.1:4101", "alpha.example:4101", "set `peer` to the address to bind"),
         ("id = 1\n[limits]\nwal_bytes_max = \"1 MiB\"", "", "", "`limits.wal_bytes_max` is 1048576"),
+        ("id = 1\n[limits]\ndisk_refuse_percent = 101", "", "", "`limits.disk_refuse_percent` is 101"),
+        ("id = 1\n[limits]\ndisk_refuse_percent = 80\ndisk_warn_percent = 81", "", "", "from 1 to 80"),
     ] {
         let cluster = if from.is_empty() { CLUSTER.to_owned() } else { CLUSTER.replacen(from, to, 1) };
         let message = refused(node, &cluster);

@@ -148,6 +148,16 @@ pub enum QueryError {
         /// File, position and range, as storage said.
         what: String,
     },
+    /// Records are asked for by an offset below which retention has removed all.
+    #[error("offset {offset} of {shard} was removed by retention; the first that is left is {first}")]
+    Removed {
+        /// The shard.
+        shard: ShardId,
+        /// The offset asked for.
+        offset: u64,
+        /// The first offset that is left.
+        first: u64,
+    },
     /// Stored records could not be read.
     #[error("{shard} could not be read: {what}")]
     Storage {
@@ -207,7 +217,8 @@ impl QueryError {
             | Self::TooManyRecords { .. }
             | Self::TooManySeries { .. }
             | Self::Memory { .. }
-            | Self::AnswerTooLarge { .. } => Class::Refuse,
+            | Self::AnswerTooLarge { .. }
+            | Self::Removed { .. } => Class::Refuse,
             Self::Storage { .. }
             | Self::Unavailable { .. }
             | Self::Busy { .. }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ast::{AggregateOp, Grouping, MetricExpr, RangeExpr};
 use super::error::QueryError;
 use super::partial::{CountSeries, Found, FoundRecords, Pairs, Partial, Seen};
-use super::plan::{Direction, LogQuery, MetricQuery, Points, Query, ShardRequest, Want};
+use super::plan::{Direction, Hidden, LogQuery, MetricQuery, Points, Query, ShardRequest, Want};
 use super::scan::grouped;
 use crate::id::ShardId;
 use crate::label::Labels;
@@ -90,6 +90,7 @@ enum State {
 pub struct Gather {
     query: Query,
     tenant: String,
+    hidden: Vec<Hidden>,
     state: State,
     seen: Seen,
     missing: Vec<(ShardId, String)>,
@@ -135,12 +136,20 @@ impl Gather {
             }
             Query::Streams(_) => State::Texts(BTreeSet::new()),
         };
-        Self { query, tenant: tenant.to_owned(), state, seen: Seen::default(), missing: Vec::new(), bytes: 0 }
+        let (tenant, hidden) = (tenant.to_owned(), Vec::new());
+        Self { query, tenant, hidden, state, seen: Seen::default(), missing: Vec::new(), bytes: 0 }
+    }
+
+    /// The same, without what is hidden. It is decided once for an answer, so that each part of it has the same bound.
+    #[must_use]
+    pub fn hiding(self, hidden: Vec<Hidden>) -> Self {
+        Self { hidden, ..self }
     }
 
     /// What to ask of every shard.
     pub fn requests(&self) -> Vec<ShardRequest> {
-        self.query.requests(&self.tenant)
+        let hidden = |request| ShardRequest { hidden: self.hidden.clone(), ..request };
+        self.query.requests(&self.tenant).into_iter().map(hidden).collect()
     }
 
     /// Takes one shard's part of the request at this position of [`Gather::requests`]. Where the part was cut and the
@@ -181,8 +190,11 @@ impl Gather {
         if self.bytes > QUERY_BYTES_MAX {
             return Err(QueryError::Memory { max: QUERY_BYTES_MAX });
         }
-        let tenant = || Some(self.tenant.clone());
-        Ok(next.map(|query| ShardRequest { tenant: tenant(), want: Want::Records(query) }))
+        Ok(next.map(|query| ShardRequest {
+            tenant: Some(self.tenant.clone()),
+            want: Want::Records(query),
+            hidden: self.hidden.clone(),
+        }))
     }
 
     /// Goes on without a shard: the caller allowed a partial answer.

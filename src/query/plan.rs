@@ -5,7 +5,7 @@
 //! (t - window, t]. This file does not know which shards there are.
 //!
 //! On the wire a request and a [`Partial`](super::partial::Partial) are one version byte, now 1, and the value in
-//! MessagePack, structures as arrays.
+//! MessagePack, structures as arrays. What is hidden comes last in a request and is left out where nothing is.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -147,8 +147,8 @@ pub struct StreamsQuery {
 pub struct OffsetQuery {
     /// Which records; `None`: every one.
     pub logs: Option<LogExpr>,
-    /// The first offset to look at.
-    pub from: u64,
+    /// The first offset to look at; `None`: the first that retention has left.
+    pub from: Option<u64>,
     /// Most records to answer with.
     pub limit: u32,
 }
@@ -166,6 +166,17 @@ pub enum Want {
     Offsets(OffsetQuery),
 }
 
+/// Records that are not shown, although they are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// Whose; `None`: everyone's.
+    pub tenant: Option<String>,
+    /// Of which streams.
+    pub matchers: Vec<Matcher>,
+    /// Those with earlier timestamps.
+    pub before: i64,
+}
+
 /// A request to one shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardRequest {
@@ -173,6 +184,9 @@ pub struct ShardRequest {
     pub tenant: Option<String>,
     /// What.
     pub want: Want,
+    /// What is not shown, also where it is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<Hidden>,
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
@@ -301,7 +315,10 @@ impl Query {
             Self::Metric(metric) => metric.counts().into_iter().map(Want::Counts).collect(),
             Self::Streams(streams) => vec![Want::Streams(streams.clone())],
         };
-        wants.into_iter().map(|want| ShardRequest { tenant: Some(tenant.to_owned()), want }).collect()
+        wants
+            .into_iter()
+            .map(|want| ShardRequest { tenant: Some(tenant.to_owned()), want, hidden: Vec::new() })
+            .collect()
     }
 }
 

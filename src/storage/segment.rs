@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
 use crate::class::Class;
-use crate::entry::SegmentMeta;
+use crate::entry::{SegmentMeta, segment_offsets};
 use crate::id::{Offset, ShardId};
 use crate::limits::{BLOCK_INFLATED_BYTES_MAX, SEGMENT_INDEX_BYTES_MAX};
 use crate::record::{Stream, Summary};
@@ -247,6 +247,23 @@ pub fn remove_unregistered(disk: &dyn Disk, shard: ShardId, segments: &[SegmentM
         }
     }
     Ok(())
+}
+
+/// Removes the segments that end below an offset: retention is through with them, and the newest snapshot does not name
+/// them. Answers how many stay because they are leased, until the next time.
+pub fn remove_below(disk: &dyn Disk, shard: ShardId, first: Offset) -> Result<usize, SegmentError> {
+    let folder = folder(shard);
+    let mut leased = 0;
+    for name in disk.list(&folder).map_err(failed("list", &folder))? {
+        if segment_offsets(&name).is_some_and(|(_, to)| to < first) {
+            let path = format!("{folder}/{name}");
+            match remove_if_there(disk, &path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => leased += 1,
+                outcome => outcome.map_err(failed("remove", &path))?,
+            }
+        }
+    }
+    Ok(leased)
 }
 
 /// A segment that is open for reading. Cheap to clone; of the file it holds only the index.

@@ -143,12 +143,12 @@ impl Counter {
     }
 
     /// Counts the rows that pass; answers how many had fitting time and stream.
-    pub(super) fn count(&mut self, rows: &Rows, matching: &[bool], metadata: bool) -> Result<u64, QueryError> {
+    pub(super) fn count(&mut self, rows: &Rows, shown: &[Option<i64>], metadata: bool) -> Result<u64, QueryError> {
         let (after, through) = self.time();
         let (streams, timestamps) = (rows.stream_indexes(), rows.timestamps());
         let fits = |row: &u32| {
             let (stream, timestamp) = (streams[*row as usize], timestamps[*row as usize]);
-            matching[stream as usize] && timestamp > after && timestamp <= through
+            shown[stream as usize].is_some_and(|from| timestamp >= from) && timestamp > after && timestamp <= through
         };
         let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
         let mut selected: Vec<u32> = (0..count).filter(fits).collect();

@@ -104,14 +104,14 @@ impl Keeper {
 
     /// Rows worth keeping, in the order wanted, and how many had fitting time and stream. Reads lines only where
     /// there are filters.
-    pub(super) fn select(&mut self, rows: &Rows, matching: &[bool]) -> (Vec<u32>, u64) {
+    pub(super) fn select(&mut self, rows: &Rows, shown: &[Option<i64>]) -> (Vec<u32>, u64) {
         let Wanted { order, time: (start, end), from, after, limit } = self.wanted;
         let (streams, timestamps, offsets) = (rows.stream_indexes(), rows.timestamps(), rows.offsets());
         let key = |row: u32| order.key(timestamps[row as usize], offsets[row as usize]);
         let bound = self.bound;
         let fits = |row: &u32| {
             let at = *row as usize;
-            matching[streams[at] as usize]
+            shown[streams[at] as usize].is_some_and(|from| timestamps[at] >= from)
                 && timestamps[at] >= start
                 && end.is_none_or(|end| timestamps[at] < end)
                 && offsets[at] >= from

@@ -1,7 +1,7 @@
 //! Runs a request over one shard as it was at one moment: the head and the sealed segments, in steps of one batch or
 //! block, so that the caller can stop between two steps.
 //!
-//! What time range, tenant and selector rule out is never read; of the rest only the columns that the request needs.
+//! What time range, tenant, selector and retention rule out is never read; of the rest only the columns that the request needs.
 //! Records by time are visited in the order asked for, and the scan ends once no later block can hold a record that
 //! belongs into the answer. This file does not know what time it is, nor who else scans.
 
@@ -19,7 +19,7 @@ pub use count::{folded, grouped};
 use super::error::QueryError;
 use super::partial::{Found, Partial, Seen};
 use super::pattern::{LineFilters, StreamPattern};
-use super::plan::{Direction, LogQuery, OffsetQuery, ShardRequest, Want};
+use super::plan::{Direction, Hidden, LogQuery, OffsetQuery, ShardRequest, Want};
 use crate::block::BlockError;
 use crate::block::l1::L1;
 use crate::block::rows::{Projection, Rows, Stream, Summary};
@@ -35,6 +35,8 @@ use list::Lister;
 pub struct View {
     /// The shard.
     pub shard: ShardId,
+    /// The first offset that retention has left: what lies below is not looked at.
+    pub first: Offset,
     /// The first offset that was not given out.
     pub end: Offset,
     /// What is applied and in no segment of this view.
@@ -69,39 +71,68 @@ pub struct Scan {
     tenant: Option<String>,
     /// A stream is wanted if any of these matches; none: every stream.
     selectors: Vec<StreamPattern>,
+    hidden: Vec<HiddenPattern>,
     work: Work,
     chunks: VecDeque<Chunk>,
     seen: Seen,
 }
 
-/// Which streams are wanted.
+/// What is not shown, ready to be compared.
+struct HiddenPattern {
+    tenant: Option<String>,
+    streams: StreamPattern,
+    before: i64,
+}
+
+impl HiddenPattern {
+    fn new(hidden: &Hidden) -> Result<Self, QueryError> {
+        let Hidden { tenant, matchers, before } = hidden;
+        Ok(Self { tenant: tenant.clone(), streams: StreamPattern::new(matchers)?, before: *before })
+    }
+
+    fn matches(&self, stream: &Stream) -> bool {
+        self.tenant.as_deref().is_none_or(|tenant| *tenant == *stream.tenant) && self.streams.matches(&stream.labels)
+    }
+}
+
+/// Which streams are wanted, and from when on.
 struct Wants<'a> {
     tenant: Option<&'a str>,
     selectors: &'a [StreamPattern],
+    hidden: &'a [HiddenPattern],
 }
 
 impl Wants<'_> {
-    fn holds(&self, stream: &Stream) -> bool {
-        self.tenant.is_none_or(|tenant| *tenant == *stream.tenant)
-            && (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.matches(&stream.labels)))
+    /// The first timestamp of the stream that is shown; `None` where the stream is not wanted.
+    fn shown_from(&self, stream: &Stream) -> Option<i64> {
+        let wanted = self.tenant.is_none_or(|tenant| *tenant == *stream.tenant)
+            && (self.selectors.is_empty() || self.selectors.iter().any(|selector| selector.matches(&stream.labels)));
+        let hiding = || self.hidden.iter().filter(|hidden| hidden.matches(stream)).map(|hidden| hidden.before);
+        wanted.then(|| hiding().max().unwrap_or(i64::MIN))
+    }
+
+    /// Whether records of the stream that lie within a span may be shown.
+    fn holds(&self, stream: &Stream, span: &Summary) -> bool {
+        self.shown_from(stream).is_some_and(|from| span.max_timestamp >= from)
     }
 }
 
 impl Work {
-    /// Takes what it wants of a chunk, and answers how many records had fitting time and stream.
-    fn read(&mut self, chunk: &Opened, shard: ShardId, matching: &[bool]) -> Result<u64, QueryError> {
+    /// Takes what it wants of a chunk, and answers how many records had fitting time and stream. `shown` says of each
+    /// stream from when on it is shown; `None`: it is not.
+    fn read(&mut self, chunk: &Opened, shard: ShardId, shown: &[Option<i64>]) -> Result<u64, QueryError> {
         match self {
             Self::List(_) => Ok(0),
             Self::Count(counter) => {
-                let wanted = chunk.streams().iter().zip(matching).filter(|(_, matches)| **matches);
+                let wanted = chunk.streams().iter().zip(shown).filter(|(_, shown)| shown.is_some());
                 let metadata = counter.needs_metadata(wanted.map(|(stream, _)| &stream.labels));
                 let rows = chunk.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
-                counter.count(&rows, matching, metadata)
+                counter.count(&rows, shown, metadata)
             }
             Self::Keep(keeper) => {
                 let lines = !keeper.filters.is_empty();
                 let rows = chunk.rows(shard, Projection { lines, metadata: false })?;
-                let (selected, seen) = keeper.select(&rows, matching);
+                let (selected, seen) = keeper.select(&rows, shown);
                 if !selected.is_empty() {
                     keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected);
                 }
@@ -145,7 +176,7 @@ fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
     let wanted = Wanted {
         order: Order::Offset,
         time: (i64::MIN, None),
-        from: query.from,
+        from: query.from.unwrap_or(0),
         after: None,
         limit: query.limit as usize,
     };
@@ -156,8 +187,14 @@ impl Scan {
     /// Finds what is to be read; reads nothing yet.
     ///
     /// # Errors
-    /// `QueryError::Parse` where a matcher or filter does not compile.
+    /// `QueryError::Parse` where a matcher or filter does not compile; `QueryError::Removed` where records are asked for
+    /// from an offset on that retention has removed.
     pub fn new(request: &ShardRequest, view: &View) -> Result<Self, QueryError> {
+        if let Want::Offsets(OffsetQuery { from: Some(offset), .. }) = request.want
+            && offset < view.first.0
+        {
+            return Err(QueryError::Removed { shard: view.shard, offset, first: view.first.0 });
+        }
         let one = |logs: &super::ast::LogExpr| Ok(vec![StreamPattern::new(&logs.matchers)?]);
         let (work, selectors) = match &request.want {
             Want::Records(query) => (Work::Keep(keep_records(query)?), one(&query.logs)?),
@@ -170,22 +207,24 @@ impl Scan {
         };
         let (tenant, chunks) = (request.tenant.clone(), VecDeque::new());
         let (shard, end) = (view.shard, view.end);
-        let mut scan = Self { shard, end, tenant, selectors, work, chunks, seen: Seen::default() };
+        let hidden = request.hidden.iter().map(HiddenPattern::new).collect::<Result<_, _>>()?;
+        let mut scan = Self { shard, end, tenant, selectors, hidden, work, chunks, seen: Seen::default() };
         scan.find_chunks(view);
         Ok(scan)
     }
 
     fn find_chunks(&mut self, view: &View) {
-        let sealed = view.segments.iter().flat_map(|segment| (0..segment.blocks().len()).map(move |at| (segment, at)));
+        let left = view.segments.iter().filter(|segment| segment.meta().to >= view.first);
+        let sealed = left.flat_map(|segment| (0..segment.blocks().len()).map(move |at| (segment, at)));
         let mut sources: Vec<Source> = sealed.map(|(segment, at)| Source::Sealed(segment.clone(), at)).collect();
         // A batch leaves the head only after its segment came into the view.
-        let unsealed = view.segments.last().map_or(0, |last| last.meta().to.0 + 1);
+        let unsealed = view.segments.last().map_or(0, |last| last.meta().to.0 + 1).max(view.first.0);
         let head = view.head.iter().filter(|batch| batch.base().0 >= unsealed);
         sources.extend(head.map(|batch| Source::Head(batch.clone())));
         let mut chunks: Vec<Chunk> = Vec::new();
         for source in sources {
             let span = source.span();
-            if self.work.may_hold(&span) && source.streams().any(|stream| self.wants().holds(stream)) {
+            if self.work.may_hold(&span) && source.streams().any(|stream| self.wants().holds(stream, &span)) {
                 chunks.push(Chunk { span, first: self.work.first(&span), source });
             }
         }
@@ -194,7 +233,7 @@ impl Scan {
     }
 
     fn wants(&self) -> Wants<'_> {
-        Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors }
+        Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors, hidden: &self.hidden }
     }
 
     /// Reads one batch or block; whether there is more to do.
@@ -205,8 +244,8 @@ impl Scan {
     pub fn step(&mut self) -> Result<bool, QueryError> {
         let Some(chunk) = self.chunks.pop_front() else { return Ok(false) };
         if let Work::List(lister) = &mut self.work {
-            let wanted = Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors };
-            for stream in chunk.source.streams().filter(|stream| wanted.holds(stream)) {
+            let wants = Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors, hidden: &self.hidden };
+            for stream in chunk.source.streams().filter(|stream| wants.holds(stream, &chunk.span)) {
                 lister.add(&stream.labels)?;
             }
             return Ok(!self.chunks.is_empty());
@@ -219,8 +258,8 @@ impl Scan {
             return Ok(false);
         }
         let opened = chunk.source.open(self.shard)?;
-        let matching: Vec<bool> = opened.streams().iter().map(|stream| self.wants().holds(stream)).collect();
-        self.seen.records += self.work.read(&opened, self.shard, &matching)?;
+        let shown: Vec<Option<i64>> = opened.streams().iter().map(|stream| self.wants().shown_from(stream)).collect();
+        self.seen.records += self.work.read(&opened, self.shard, &shown)?;
         self.seen.chunks += 1;
         self.seen.bytes += chunk.span.raw_bytes;
         Ok(!self.chunks.is_empty())

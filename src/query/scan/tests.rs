@@ -85,7 +85,8 @@ fn world_on(disk: &LossyDisk, id: u32, batches: &[Vec<Sent>]) -> World {
             shard.sealed(job.position().index);
         }
     }
-    let view = View { shard: ShardId(id), end: shard.next_offset(), head: shard.view(), segments };
+    let (first, end) = (shard.first_offset(), shard.next_offset());
+    let view = View { shard: ShardId(id), first, end, head: shard.view(), segments };
     World { view, all }
 }
 
@@ -107,8 +108,16 @@ fn scanned(request: &ShardRequest, view: &View) -> Partial {
     Partial::decode(&scan.finish().encode().unwrap()).unwrap()
 }
 
+fn offsets(query: OffsetQuery) -> ShardRequest {
+    ShardRequest { tenant: None, want: Want::Offsets(query), hidden: Vec::new() }
+}
+
 fn answered(query: Query, worlds: &[World], order: &[usize]) -> Outcome {
-    let mut gather = Gather::new(query, "t");
+    answered_without(query, worlds, order, Vec::new())
+}
+
+fn answered_without(query: Query, worlds: &[World], order: &[usize], hidden: Vec<Hidden>) -> Outcome {
+    let mut gather = Gather::new(query, "t").hiding(hidden);
     for (number, request) in gather.requests().into_iter().enumerate() {
         for world in order {
             let mut next = Some(request.clone());
@@ -235,7 +244,8 @@ proptest! {
         let mut query = LogQuery { logs, start: 0, end: 100, limit, direction, after: None };
         let mut found = Vec::new();
         loop {
-            let request = ShardRequest { tenant: Some("t".into()), want: Want::Records(query.clone()) };
+            let want = Want::Records(query.clone());
+            let request = ShardRequest { tenant: Some("t".into()), want, hidden: Vec::new() };
             let Found::Records(part) = scanned(&request, &world.view).found else { panic!("records") };
             let complete = part.complete;
             found.extend(records(ShardId(0), part));
@@ -255,17 +265,87 @@ proptest! {
     #[test]
     fn records_by_offset_are_contiguous(worlds in worlds(), from in 0_u64..30, limit in 1_u32..9) {
         let world = &worlds[1];
-        let mut query = OffsetQuery { logs: None, from, limit };
+        let mut query = OffsetQuery { logs: None, from: Some(from), limit };
         let mut found = Vec::new();
-        while query.from < world.view.end.0 {
-            let request = ShardRequest { tenant: None, want: Want::Offsets(query.clone()) };
+        while query.from < Some(world.view.end.0) {
+            let request = offsets(query.clone());
             let Found::Records(part) = scanned(&request, &world.view).found else { panic!("records") };
             prop_assert!(part.records.len() <= limit as usize);
-            query.from = part.next;
+            query.from = Some(part.next);
             found.extend(records(ShardId(1), part));
         }
         let expected: Vec<AnswerRecord> = world.all.iter().filter(|record| record.offset >= from).cloned().collect();
         prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_hidden_is_as_if_it_were_not_there(
+        worlds in worlds(),
+        rules in prop::collection::vec((0..SELECTORS.len(), 0_i64..40, prop::sample::select(vec![None, Some("t"), Some("u")])), 0..4),
+        limit in 1_u64..9,
+    ) {
+        let hidden: Vec<Hidden> = rules
+            .iter()
+            .map(|(selector, before, tenant)| Hidden {
+                tenant: tenant.map(str::to_owned),
+                matchers: crate::query::parser::parse_selector(SELECTORS[*selector].0).unwrap(),
+                before: *before,
+            })
+            .collect();
+        let shown = |record: &AnswerRecord| {
+            let hides = |(selector, before, tenant): &(usize, i64, Option<&str>)| {
+                *tenant != Some("u") && record.timestamp < *before && (SELECTORS[*selector].1)(&record.labels)
+            };
+            !rules.iter().any(hides)
+        };
+        let mut expected: Vec<AnswerRecord> = all(&worlds).into_iter().filter(shown).collect();
+        expected.sort_by_key(|record| (record.timestamp, record.shard, record.offset));
+        let ask = |text: &str, parameters| {
+            answered_without(Query::range(text, parameters).unwrap(), &worlds, &[0, 1], hidden.clone())
+        };
+        let parameters = RangeParameters { start: 0, end: 100, limit: Some(limit), direction: Direction::Forward, step: Some(100) };
+        let found = ask("{app=~`.+`}", parameters);
+        let first: Vec<AnswerRecord> = expected.iter().take(usize::try_from(limit).unwrap()).cloned().collect();
+        prop_assert_eq!(found, Outcome::Records(first));
+        let counted = matrix(ask("sum(count_over_time({app=~`.+`}[101ns]))", parameters));
+        let sum: f64 = counted.iter().flat_map(|(_, points)| points).map(|(_, value)| value).sum();
+        let (at_start, at_end) = (expected.iter().filter(|record| record.timestamp == 0).count(), expected.len());
+        prop_assert_eq!(sum, (at_start + at_end) as f64);
+        for world in &worlds {
+            let request = ShardRequest { hidden: hidden.clone(), ..offsets(OffsetQuery { logs: None, from: None, limit: 99 }) };
+            let Found::Records(part) = scanned(&request, &world.view).found else { panic!("records") };
+            let found = records(world.view.shard, part);
+            let kept: Vec<AnswerRecord> = world.all.iter().filter(|record| shown(record)).cloned().collect();
+            prop_assert_eq!(found, kept);
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_is_found_by_no_query_and_named_where_its_offset_is_asked_for(
+        worlds in worlds(), cut in 0_usize..6, registered in any::<bool>(),
+    ) {
+        let world = &worlds[0];
+        let mut view = world.view.clone();
+        let Some(last) = view.segments.get(cut).map(|segment| segment.meta().to.0) else { return Ok(()) };
+        view.first = Offset(last + 1);
+        if registered {
+            view.segments.drain(..=cut);
+        }
+        let left: Vec<AnswerRecord> = world.all.iter().filter(|record| record.offset > last).cloned().collect();
+        let found = |from| {
+            let mut scan = Scan::new(&offsets(OffsetQuery { logs: None, from, limit: 99 }), &view)?;
+            while scan.step()? {}
+            let Found::Records(part) = scan.finish().found else { panic!("records") };
+            Ok(records(ShardId(0), part))
+        };
+        prop_assert_eq!(found(None), Ok(left.clone()));
+        prop_assert_eq!(found(Some(last + 1)), Ok(left.clone()));
+        let removed = QueryError::Removed { shard: ShardId(0), offset: last, first: last + 1 };
+        prop_assert_eq!(found(Some(last)), Err(removed));
+        let parameters = RangeParameters { start: 0, end: 100, limit: Some(99), ..Default::default() };
+        let request = Query::range("{app=~`.+`}", parameters).unwrap().requests("t").remove(0);
+        let Found::Records(part) = scanned(&request, &view).found else { panic!("records") };
+        prop_assert_eq!(part.records.len(), left.len());
     }
 
     #[test]
@@ -357,8 +437,8 @@ proptest! {
 fn another_tenant_sees_nothing() {
     let sent = Sent { shard: 0, stream: 0, timestamp: 1, line: "x".into(), level: None, seal: false };
     let world = world(0, &[vec![sent.clone()], vec![Sent { seal: true, ..sent }]]);
-    let query = OffsetQuery { logs: None, from: 0, limit: 10 };
-    let request = |tenant: &str| ShardRequest { tenant: Some(tenant.into()), want: Want::Offsets(query.clone()) };
+    let query = OffsetQuery { logs: None, from: None, limit: 10 };
+    let request = |tenant: &str| ShardRequest { tenant: Some(tenant.into()), ..offsets(query.clone()) };
     let found = |tenant| match scanned(&request(tenant), &world.view).found {
         Found::Records(found) => found.records.len(),
         Found::Counts(_) | Found::Texts(_) | Found::Series(_) => panic!("records"),
@@ -385,8 +465,7 @@ fn a_damaged_block_is_never_served() {
     let disk = LossyDisk::new(1);
     let World { view, .. } = world_on(&disk, 0, &[vec![sent]]);
     assert!(disk.flip_bit(view.segments[0].path(), 60, 3));
-    let query = OffsetQuery { logs: None, from: 0, limit: 10 };
-    let mut scan = Scan::new(&ShardRequest { tenant: None, want: Want::Offsets(query) }, &view).unwrap();
+    let mut scan = Scan::new(&offsets(OffsetQuery { logs: None, from: None, limit: 10 }), &view).unwrap();
     let error = scan.step().unwrap_err();
     assert!(
         matches!(&error, QueryError::Damaged { shard: ShardId(0), what } if what.contains("offsets 0 to 0")),
