@@ -122,14 +122,15 @@ impl QueryGate {
         answer.await.unwrap_or(Err(QueryError::Cancelled))
     }
 
-    /// Reads records of one shard by offset. Dropping the future cancels the reading.
+    /// Reads records of one shard by offset, also those that a retention rule hides: nothing is left out between two of
+    /// them. Dropping the future cancels the reading.
     ///
     /// # Errors
     /// Why there is no answer.
     pub async fn records(&self, shard: ShardId, query: OffsetQuery, source: Source) -> Result<Partial, QueryError> {
         let deadline = Instant::now() + limits::QUERY_DEADLINE;
         let _permit = self.admit(deadline).await?;
-        let request = Arc::new(ShardRequest { tenant: None, want: Want::Offsets(query) });
+        let request = Arc::new(ShardRequest { tenant: None, want: Want::Offsets(query), hidden: Vec::new() });
         let read = async {
             match source {
                 Source::Leader => self.reader.read(shard, &request, deadline).await,

@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn a_request_comes_back_as_it_was_sent() {
-        let want = Want::Offsets(OffsetQuery { logs: None, from: 7, limit: 3 });
-        let request = ShardRequest { tenant: None, want };
+        let want = Want::Offsets(OffsetQuery { logs: None, from: Some(7), limit: 3 });
+        let request = ShardRequest { tenant: None, want, hidden: Vec::new() };
         for source in [PeerSource::Leader { past: Some(9) }, PeerSource::Applied { at_least: 4 }] {
             let sent = PeerRequest::new(ShardId(3), source, Duration::from_secs(2), &request);
             let came = PeerRequest::decode(&sent.encode()).unwrap();

@@ -138,7 +138,7 @@ impl QuerierState {
         permit: Permit,
         reply: RpcReplyPort<Result<Bytes, QueryError>>,
     ) {
-        let gather = Gather::new(question.query.clone(), &question.tenant);
+        let gather = Gather::new(question.query.clone(), &question.tenant).hiding(self.reader.hidden());
         let requests: Vec<Arc<ShardRequest>> = gather.requests().into_iter().map(Arc::new).collect();
         let mut waiting = VecDeque::new();
         for shard in (0..self.reader.site().board.shards()).map(ShardId) {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use millpond::id::{NodeId, ShardId};
 use millpond::limits;
 use millpond::query::partial::Partial;
-use millpond::query::plan::ShardRequest;
+use millpond::query::plan::{Hidden, ShardRequest};
 use millpond::query::scan::Scan;
 use millpond::query::{QueryError, View};
+use millpond::retention::Policy;
 use ractor::concurrency::oneshot;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -33,6 +34,7 @@ const READ_PATIENCE: Duration = Duration::from_millis(950);
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
     site: Site,
+    retention: Arc<Policy>,
     /// Turns of scans on worker threads.
     turns: Arc<Semaphore>,
 }
@@ -75,7 +77,14 @@ impl Drop for Stop {
 impl Reader {
     /// A reader that has at most so many turns on worker threads at once.
     pub(super) fn new(site: Site, workers: usize) -> Self {
-        Self { site, turns: Arc::new(Semaphore::new(workers)) }
+        let retention = Arc::new(site.config.cluster.retention.policy(site.board.shards()));
+        Self { site, retention, turns: Arc::new(Semaphore::new(workers)) }
+    }
+
+    /// What the retention hides now, by the clock of this node as far as the others agree with it. Shard time would not
+    /// do: it stands still where nothing is stored, and differs from shard to shard within one answer.
+    pub(super) fn hidden(&self) -> Vec<Hidden> {
+        self.retention.hidden(self.site.board.sober(self.site.env.clock.now()))
     }
 
     pub(super) fn site(&self) -> &Site {

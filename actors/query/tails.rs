@@ -131,7 +131,7 @@ async fn history(
         direction: Direction::Backward,
         after: None,
     };
-    let mut gather = Gather::new(Query::Logs(query), tenant);
+    let mut gather = Gather::new(Query::Logs(query), tenant).hiding(reader.hidden());
     let request = Arc::new(gather.requests().remove(0));
     let mut cursors = BTreeMap::new();
     let mut shards = (0..reader.site().board.shards()).map(ShardId);
@@ -195,8 +195,9 @@ impl Follower {
     /// Waits for something new and reads it; nothing after a while.
     async fn read(&mut self) -> Result<Vec<AnswerRecord>, QueryError> {
         let limit = limits::TAIL_RECORDS_PER_FRAME;
-        let want = Want::Offsets(OffsetQuery { logs: Some(self.logs.clone()), from: self.cursor, limit });
-        let request = Arc::new(ShardRequest { tenant: Some(self.tenant.clone()), want });
+        let want = Want::Offsets(OffsetQuery { logs: Some(self.logs.clone()), from: Some(self.cursor), limit });
+        let (tenant, hidden) = (Some(self.tenant.clone()), self.reader.hidden());
+        let request = Arc::new(ShardRequest { tenant, want, hidden });
         let deadline = Instant::now() + limits::QUERY_DEADLINE;
         let partial = if self.reader.follows(self.shard) {
             let led_by = self.reader.site().board.leader(self.shard);

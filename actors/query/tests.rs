@@ -54,7 +54,8 @@ impl Actor for Stand {
     ) -> Result<(), ActorError> {
         let ReplicaMessage::Read { linearizable, reply } = message else { return Ok(()) };
         let shard = held.lock().unwrap_or_else(PoisonError::into_inner);
-        let view = View { shard: *id, end: shard.next_offset(), head: shard.view(), segments: Vec::new() };
+        let (first, end) = (shard.first_offset(), shard.next_offset());
+        let view = View { shard: *id, first, end, head: shard.view(), segments: Vec::new() };
         let leads = site.board.leader(*id) == Some(NODE);
         let _ = reply.send(if leads || !linearizable { Ok(view) } else { Err(ReadRefusal::NotLeader(None)) });
         Ok(())
@@ -235,7 +236,7 @@ async fn a_crashed_querier_answers_503_and_the_next_query_runs() {
 async fn records_by_offset_come_from_the_leader_or_from_here() {
     let mut world = World::start(1).await;
     world.store(0, 1, &["a", "b", "c"]);
-    let read = |source| world.gate.records(ShardId(0), OffsetQuery { logs: None, from: 1, limit: 9 }, source);
+    let read = |source| world.gate.records(ShardId(0), OffsetQuery { logs: None, from: Some(1), limit: 9 }, source);
     for source in [Source::Leader, Source::Local] {
         let Found::Records(found) = read(source).await.unwrap().found else { panic!("records") };
         assert_eq!((found.next, found.complete), (3, true));

@@ -71,6 +71,7 @@ impl From<QueryError> for Refused {
             | QueryError::TooManySeries { .. }
             | QueryError::Memory { .. }
             | QueryError::AnswerTooLarge { .. } => StatusCode::BAD_REQUEST,
+            QueryError::Removed { .. } => StatusCode::GONE,
             QueryError::TooManyTails { .. } => StatusCode::TOO_MANY_REQUESTS,
             QueryError::Damaged { .. } | QueryError::Storage { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             QueryError::Codec { .. }

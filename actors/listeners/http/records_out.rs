@@ -1,5 +1,6 @@
 //! `GET /api/v1/shards/{id}/records?from=OFFSET&limit=N&source=leader|local`: records of a shard in the order of their
-//! offsets, one JSON object a line, or with `Accept: application/json` one object with all of them.
+//! offsets, one JSON object a line, or with `Accept: application/json` one object with all of them. Without `from` they
+//! begin with the first that is left; an offset that retention has removed is answered with 410.
 //!
 //! The headers `x-millpond-next-offset` and `x-millpond-end-offset` say where to go on and where the shard ends.
 
@@ -63,7 +64,7 @@ fn plan(params: &Params) -> Result<(OffsetQuery, Source), QueryError> {
             return Err(QueryError::Parameter { name: "source".to_owned(), value: value.to_owned(), expected });
         }
     };
-    Ok((OffsetQuery { logs: None, from: params.number("from")?.unwrap_or(0), limit }, source))
+    Ok((OffsetQuery { logs: None, from: params.number("from")?, limit }, source))
 }
 
 fn answer(partial: Partial, whole: bool) -> Response {
@@ -95,9 +96,9 @@ mod tests {
     fn parameters_have_defaults_and_bounds() {
         let plan = |query: &str| plan(&Params::of_url(Some(query)).unwrap());
         let (query, source) = plan("").unwrap();
-        assert_eq!((query.from, query.limit, source), (0, 1_000, Source::Leader));
+        assert_eq!((query.from, query.limit, source), (None, 1_000, Source::Leader));
         let (query, source) = plan("from=7&limit=5000&source=local").unwrap();
-        assert_eq!((query.from, query.limit, source), (7, 5_000, Source::Local));
+        assert_eq!((query.from, query.limit, source), (Some(7), 5_000, Source::Local));
         for wrong in ["limit=0", "limit=99999999", "from=-1", "source=elsewhere"] {
             assert!(plan(wrong).is_err(), "{wrong}");
         }
