@@ -9,6 +9,7 @@ use millpond::cluster::{self, Cluster};
 use millpond::entry::{Members, MembersError, Position, SegmentMeta};
 use millpond::id::{Index, Offset, ShardId, Term};
 use millpond::query::View;
+use millpond::retention::Policy;
 use millpond::shard::{self, Command, SealJob, SealedBlock, Shard, ShardError, ShardOptions, Verdict};
 use millpond::storage::disk::Disk;
 use millpond::storage::segment::{self, Segment, SegmentError, SegmentWriter};
@@ -99,6 +100,22 @@ impl SealWork {
         }
     }
 
+    /// Whose.
+    pub fn shard(&self) -> ShardId {
+        match self {
+            Self::Shard(job) => job.shard(),
+            Self::Metadata { .. } => ShardId::METADATA,
+        }
+    }
+
+    /// The lowest offset that retention had left as of it.
+    pub fn first_offset(&self) -> Offset {
+        match self {
+            Self::Shard(job) => job.first_offset(),
+            Self::Metadata { .. } => Offset(0),
+        }
+    }
+
     /// Writes the segment and proves it; blocking.
     ///
     /// # Errors
@@ -160,6 +177,15 @@ impl Written {
     }
 }
 
+/// Segments that retention removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// How many.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+}
+
 /// The state that a replica's log drives.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one for each replica, and behind a box there")]
@@ -174,8 +200,10 @@ pub enum Machine {
 #[derive(Debug)]
 pub struct ShardMachine {
     shard: Shard,
+    /// In the order of their offsets, also those that are dropped and still named by the newest snapshot.
     segments: Vec<Arc<Segment>>,
     sealed: Index,
+    dropped: Dropped,
 }
 
 /// The metadata group's state.
@@ -274,11 +302,13 @@ impl Machine {
     /// What the shard holds now; `None` for the metadata group, which holds no records.
     pub fn view(&self) -> Option<View> {
         let Self::Shard(machine) = self else { return None };
+        let first = machine.shard.first_offset();
         Some(View {
             shard: machine.shard.id(),
+            first,
             end: machine.shard.next_offset(),
             head: machine.shard.view(),
-            segments: machine.segments.clone(),
+            segments: machine.left().cloned().collect(),
         })
     }
 
@@ -331,20 +361,73 @@ impl Machine {
         machine.segments.iter().map(|segment| *segment.meta()).chain(written.map(|(meta, _)| *meta)).collect()
     }
 
-    /// A seal's snapshot is durable: its records leave the head, its segment is served.
-    pub fn register(&mut self, work: &SealWork, written: Option<Written>) {
+    /// A seal's snapshot is durable: its records leave the head, its segment is served. What retention had ended as of the
+    /// seal is not known any more; it is returned.
+    pub fn register(&mut self, work: &SealWork, written: Option<Written>) -> Dropped {
         match self {
             Self::Shard(machine) => {
                 machine.shard.sealed(work.through());
                 machine.segments.extend(written.and_then(|written| written.segment).map(|(_, segment)| segment));
                 machine.sealed = work.through();
+                machine.forget_before(work.first_offset())
             }
-            Self::Metadata(machine) => machine.sealed = work.through(),
+            Self::Metadata(machine) => {
+                machine.sealed = work.through();
+                Dropped::default()
+            }
         }
+    }
+
+    /// The lowest offset that retention has left.
+    pub fn first_offset(&self) -> Offset {
+        match self {
+            Self::Shard(machine) => machine.shard.first_offset(),
+            Self::Metadata(_) => Offset(0),
+        }
+    }
+
+    /// What retention has removed since this machine was restored.
+    pub fn dropped(&self) -> Dropped {
+        match self {
+            Self::Shard(machine) => machine.dropped,
+            Self::Metadata(_) => Dropped::default(),
+        }
+    }
+
+    /// The command that drops the segments whose time is over; `None` where there is none. `now` in nanoseconds.
+    pub fn drop_command(&self, retention: &Policy, now: i64) -> Option<Bytes> {
+        let Self::Shard(machine) = self else { return None };
+        if !retention.drops() {
+            return None;
+        }
+        let time = u64::try_from(now / 1_000_000).unwrap_or(0).max(machine.shard.shard_time());
+        let below = retention.first_to_stay(machine.left().map(|segment| segment.meta()), time)?;
+        Some(self.stamp(Command::encode_drop(below), now))
+    }
+
+    /// Whether dropped segments wait for a seal that no record will bring: their files go once a snapshot leaves them out.
+    pub fn waits_for_a_seal_to_let_go(&self) -> bool {
+        let Self::Shard(machine) = self else { return false };
+        let held = machine.segments.first().is_some_and(|oldest| oldest.meta().to < machine.shard.first_offset());
+        held && machine.shard.unsealed_since().is_none()
     }
 }
 
 impl ShardMachine {
+    /// The segments that retention has left.
+    fn left(&self) -> impl Iterator<Item = &Arc<Segment>> + Clone {
+        let first = self.shard.first_offset();
+        self.segments[self.segments.partition_point(|segment| segment.meta().to < first)..].iter()
+    }
+
+    fn forget_before(&mut self, first: Offset) -> Dropped {
+        let gone = self.segments.partition_point(|segment| segment.meta().to < first);
+        let bytes = self.segments.drain(..gone).map(|segment| segment.meta().bytes).sum();
+        self.dropped.segments += gone as u64;
+        self.dropped.bytes += bytes;
+        Dropped { segments: gone as u64, bytes }
+    }
+
     fn restore(disk: &Arc<dyn Disk>, shard: ShardId) -> Result<(Self, Option<Origin>), MachineError> {
         let latest = snapshot::latest(&**disk, shard)?;
         // A damaged snapshot may name segments that no other does: nothing is cleared away before it is repaired.
@@ -357,7 +440,7 @@ impl ShardMachine {
                 segment::remove_unregistered(&**disk, shard, &[])?;
             }
             let shard = Shard::new(shard, ShardOptions::default());
-            return Ok((Self { shard, segments: Vec::new(), sealed: Index(0) }, None));
+            return Ok((Self { shard, segments: Vec::new(), sealed: Index(0), dropped: Dropped::default() }, None));
         };
         let origin = Origin::new(stored.snapshot.position, &stored.conf)?;
         let snapshot = stored.snapshot;
@@ -367,7 +450,8 @@ impl ShardMachine {
         let open = |meta| Segment::open(&**disk, shard, meta).map(Arc::new);
         let segments = snapshot.segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let sealed = snapshot.position.index;
-        Ok((Self { shard: Shard::restore(&snapshot, ShardOptions::default())?, segments, sealed }, Some(origin)))
+        let shard = Shard::restore(&snapshot, ShardOptions::default())?;
+        Ok((Self { shard, segments, sealed, dropped: Dropped::default() }, Some(origin)))
     }
 }
 
