@@ -27,7 +27,9 @@ use crate::links::{Answer, Inbound, Links, PeerState};
 use crate::metrics::{Metrics, Standing};
 use crate::node::ROOT;
 use crate::production::{MachineClock, MachineEnd, MachineRandom};
+use crate::shards::snapshotter_spec;
 use crate::site::Site;
+use crate::snapshotter::SnapshotterMessage;
 use crate::supervision::{Root, SupervisorActor, spawn_root};
 use crate::tree::{Identity, TreeHandle};
 
@@ -119,7 +121,9 @@ async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>) -> Node {
     let desk = Arc::new(Desk::default());
     assert!(desk.0.set(site.clone()).is_ok());
     let mut specs = site.links.specs(&site.env, &(desk as Arc<dyn Inbound>));
-    specs.push(fetcher_spec(&site, SHARD, &Folder::default()));
+    let folder = Folder::default();
+    specs.push(fetcher_spec(&site, SHARD, &folder));
+    specs.push(snapshotter_spec(&site, SHARD, &folder));
     let root = spawn_root(&site.tree.seat(ROOT, None), SupervisorActor, specs).await.unwrap();
     Node { site, disk, _root: root }
 }
@@ -261,6 +265,22 @@ async fn what_is_copied_stays_until_its_lease_ends() {
     tokio::time::sleep(limits::TRANSFER_LEASE).await;
     copy::clean(disk, SHARD, Index(50), &new).unwrap();
     assert_eq!(disk.list(&segment::folder(SHARD)).unwrap(), [snapshot::name(Index(50))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_ends_while_it_is_copied_is_removed_once_its_lease_has_ended() {
+    let (source, target) = pair().await;
+    let segments = store(&source.disk, 40, &[1_000, 2_000]);
+    let body = ManifestRequest { shard: SHARD }.encode();
+    target.site.links.call(SOURCE, Method::Manifest, body, Duration::from_secs(1)).await.unwrap();
+    let snapshotter = source.site.tree.seat::<SnapshotterMessage>("shard-2/snapshotter", Some("shard-2"));
+    snapshotter.cast(SnapshotterMessage::Remove { shard: SHARD, first: Offset(1) }).unwrap();
+    tokio::time::sleep(limits::TRANSFER_LEASE / 2).await;
+    let disk = &*source.site.env.disk;
+    assert!(copy::is_there(disk, SHARD, Index(40), &segments).unwrap());
+    tokio::time::sleep(limits::TRANSFER_LEASE).await;
+    assert!(!copy::is_there(disk, SHARD, Index(40), &segments[..1]).unwrap());
+    assert!(copy::is_there(disk, SHARD, Index(40), &segments[1..]).unwrap());
 }
 
 #[tokio::test(start_paused = true)]
