@@ -83,6 +83,8 @@ pub struct Standing {
     pub persisted: Index,
     /// The last entry.
     pub appended: Index,
+    /// The lowest offset that retention has left.
+    pub first_offset: Offset,
     /// The offset that the next record gets.
     pub next_offset: Offset,
     /// Raw bytes of applied records that are in no registered segment.
@@ -95,6 +97,10 @@ pub struct Standing {
     pub segment_bytes: u64,
     /// The members of its group, as far as it has applied its log.
     pub members: Members,
+    /// Segments that retention removed here since the replica was started.
+    pub dropped_segments: u64,
+    /// Bytes of their files.
+    pub dropped_bytes: u64,
     /// The other replicas, where this one leads.
     pub followers: Vec<Follower>,
 }
@@ -115,12 +121,15 @@ impl Standing {
             committed: Index(0),
             persisted: Index(0),
             appended: Index(0),
+            first_offset: Offset(0),
             next_offset: Offset(0),
             head_bytes: 0,
             unsealed_bytes: 0,
             segments: 0,
             segment_bytes: 0,
             members: Members::default(),
+            dropped_segments: 0,
+            dropped_bytes: 0,
             followers: Vec::new(),
         }
     }
@@ -144,6 +153,38 @@ pub enum Room {
     ReserveOnly,
 }
 
+/// Which mark of the disk what is written has reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// None.
+    #[default]
+    None,
+    /// An operator should act.
+    Warning,
+    /// Ingest is refused, so that sealing, retention and consensus have room.
+    Refusing,
+}
+
+/// How full the disk is, as it was last looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// Bytes that can still be written.
+    pub free_bytes: u64,
+    /// Those and what is written already.
+    pub total_bytes: u64,
+    /// The mark that is reached.
+    pub mark: Mark,
+}
+
+impl Fill {
+    /// What is used, in percent, rounded down; 0 where nobody has looked.
+    pub fn used_percent(&self) -> u64 {
+        let used = u128::from(self.total_bytes.saturating_sub(self.free_bytes));
+        u64::try_from(used * 100 / u128::from(self.total_bytes.max(1))).expect("at most 100")
+    }
+}
+
 /// The board of one node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -153,6 +194,7 @@ pub struct Board {
     metadata: Arc<watch::Sender<Seat>>,
     cluster: Arc<watch::Sender<Arc<Cluster>>>,
     room: Arc<watch::Sender<Room>>,
+    fill: Arc<watch::Sender<Fill>>,
     leading: Arc<watch::Sender<bool>>,
     unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
     /// What the clock of each connected peer showed, and when that was heard. Not how far it is ahead of this node's: that
@@ -175,6 +217,7 @@ impl Board {
             metadata: Arc::new(seat(ShardId::METADATA)),
             cluster: Arc::new(watch::Sender::new(Arc::new(Cluster::default()))),
             room: Arc::new(watch::Sender::new(Room::Ample)),
+            fill: Arc::default(),
             leading: Arc::new(watch::Sender::new(true)),
             unfit: Arc::default(),
             clocks: Arc::default(),
@@ -238,9 +281,25 @@ impl Board {
         &self.room
     }
 
+    /// How full the disk is.
+    pub fn fill(&self) -> &watch::Sender<Fill> {
+        &self.fill
+    }
+
+    /// Whether there is room for what clients send; otherwise why not, in words for them.
+    pub fn takes_ingest(&self) -> Result<(), &'static str> {
+        if *self.room.borrow() == Room::ReserveOnly {
+            return Err("the disk of this node is full; free space, or send to another node");
+        }
+        if self.fill.borrow().mark == Mark::Refusing {
+            return Err("the disk of this node is nearly full; free space, or send to another node");
+        }
+        Ok(())
+    }
+
     /// Whether this node may lead: it has room on its disk and is not about to stop.
     pub fn is_fit(&self) -> bool {
-        *self.leading.borrow() && *self.room.borrow() == Room::Ample
+        *self.leading.borrow() && self.takes_ingest().is_ok()
     }
 
     /// This node is about to stop and leads nothing any more.

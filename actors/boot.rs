@@ -264,11 +264,12 @@ pub async fn start(
 
 /// Everything HTTP serves.
 fn routes(site: &Site, gate: Gate, queries: QueryGate, greeting: watch::Receiver<Arc<Greeting>>) -> Router {
-    let (board, said) = (site.board.clone(), greeting.clone());
+    let (board, said, of_space) = (site.board.clone(), greeting.clone(), site.board.clone());
     let ops = http::ops::OpsState {
         tree: site.tree.clone(),
         metrics: Arc::clone(&site.metrics),
         config: Arc::clone(&site.config),
+        space: Box::new(move || space(&of_space)),
         ready: Box::new(move || match said.borrow().waits() {
             Some(waits) => Err(waits.why.clone()),
             None => board.ready(),
@@ -282,6 +283,15 @@ fn routes(site: &Site, gate: Gate, queries: QueryGate, greeting: watch::Receiver
         .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
         .merge(http::query::router(queries))
         .layer(axum::middleware::from_fn(http::head::check))
+}
+
+fn space(board: &Board) -> http::ops::SpaceReport {
+    let standings = board.standings();
+    http::ops::SpaceReport {
+        disk: *board.fill().borrow(),
+        dropped_segments: standings.iter().map(|standing| standing.dropped_segments).sum(),
+        dropped_bytes: standings.iter().map(|standing| standing.dropped_bytes).sum(),
+    }
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, BootError> {

@@ -160,6 +160,13 @@ impl Disk for FolderDisk {
         let system = rustix::fs::statvfs(&self.root)?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(&self.root)?;
+        // As `df` does: what only the system's administrator could write does not count.
+        let blocks = system.f_blocks.saturating_sub(system.f_bfree).saturating_add(system.f_bavail);
+        Ok(blocks.saturating_mul(system.f_frsize))
+    }
 }
 
 #[derive(Debug)]
@@ -273,6 +280,7 @@ mod tests {
         disk.sync_folder("a/b").unwrap();
         assert_eq!(disk.list("a/b").unwrap(), ["d"]);
         assert!(disk.list("none").unwrap().is_empty() && disk.free_bytes().unwrap() > 0);
+        assert!(disk.total_bytes().unwrap() > disk.free_bytes().unwrap());
         disk.remove("a/b/d").unwrap();
         assert_eq!(disk.remove("a/b/d").unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -4,6 +4,7 @@ pub mod append;
 pub mod board;
 pub mod boot;
 pub mod disk;
+pub mod disk_watch;
 pub mod env;
 pub mod folder;
 pub mod govern;

@@ -66,7 +66,11 @@ pub struct Standing {
     pub peers: Vec<PeerGauges>,
     /// Bytes that can still be written; `None` where it is unknown.
     pub disk_free_bytes: Option<u64>,
-    /// Whether ingest is refused because the disk is full.
+    /// Those and what is written already; `None` where it is unknown.
+    pub disk_total_bytes: Option<u64>,
+    /// Whether the disk is filled beyond the mark at which an operator should act.
+    pub disk_warning: bool,
+    /// Whether ingest is refused because the disk is full, or nearly.
     pub disk_full: bool,
     /// Whether the node serves its shards.
     pub ready: bool,
@@ -98,6 +102,8 @@ pub struct Metrics {
     commit: Histogram,
     sealed_bytes: Counter,
     seal: Histogram,
+    dropped_segments: Counter,
+    dropped_bytes: Counter,
     query: Timed,
     queries: Counters<2>,
     tails: Gauge,
@@ -138,6 +144,8 @@ impl Metrics {
             commit: durations(),
             sealed_bytes: Counter::default(),
             seal: durations(),
+            dropped_segments: Counter::default(),
+            dropped_bytes: Counter::default(),
             query: Family::new_with_constructor(durations),
             queries: Family::default(),
             tails: Gauge::default(),
@@ -180,6 +188,12 @@ impl Metrics {
         );
         registry.register("sealed_bytes", "Raw line bytes sealed into segments", self.sealed_bytes.clone());
         registry.register("seal_seconds", "Time of one sealing", self.seal.clone());
+        registry.register(
+            "retention_dropped_segments",
+            "Segments that retention removed",
+            self.dropped_segments.clone(),
+        );
+        registry.register("retention_dropped_bytes", "Bytes of their files", self.dropped_bytes.clone());
         registry.register("query_seconds", "Time of one query, by kind", self.query.clone());
         registry.register("queries", "Queries answered, by kind and status", self.queries.clone());
         registry.register("tails", "Tails that are open", self.tails.clone());
@@ -229,6 +243,12 @@ impl Metrics {
     pub fn sealed(&self, raw_bytes: u64, took: Duration) {
         self.sealed_bytes.inc_by(raw_bytes);
         self.seal.observe(took.as_secs_f64());
+    }
+
+    /// Retention removed segments of so many bytes.
+    pub fn dropped(&self, segments: u64, bytes: u64) {
+        self.dropped_segments.inc_by(segments);
+        self.dropped_bytes.inc_by(bytes);
     }
 
     /// A query was answered.
@@ -338,7 +358,8 @@ impl fmt::Debug for Standings {
 
 impl Collector for Standings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Standing { shards, peers, disk_free_bytes, disk_full, ready } = self.0.survey();
+        let Standing { shards, peers, disk_free_bytes, disk_total_bytes, disk_warning, disk_full, ready } =
+            self.0.survey();
         let (to, gauge, counter) = (&mut encoder, MetricType::Gauge, MetricType::Counter);
         let of = |shard: &ShardGauges| ("shard", shard.shard.clone());
         let roles = shards.iter().map(|shard| ([of(shard), ("role", shard.role.clone())], 1));
@@ -371,6 +392,10 @@ impl Collector for Standings {
         if let Some(free) = disk_free_bytes {
             write_one(to, "disk_free_bytes", "Bytes that can still be written", free)?;
         }
+        if let Some(total) = disk_total_bytes {
+            write_one(to, "disk_total_bytes", "Bytes of the disk, used and free", total)?;
+        }
+        write_one(to, "disk_warning", "1 where the disk is filled beyond its warning mark", disk_warning.into())?;
         write_one(to, "disk_full", "1 where ingest is refused for a full disk", disk_full.into())?;
         write_one(to, "ready", "1 where the node serves its shards", ready.into())
     }
@@ -411,7 +436,15 @@ pub(crate) mod tests {
             replicas: Some((2, 3)),
         };
         let peer = PeerGauges { peer: "2".to_owned(), up: false, credit_bytes: 1, queued_bytes: 2, dropped: 3 };
-        Standing { shards: vec![shard], peers: vec![peer], disk_free_bytes: Some(5), disk_full: false, ready: true }
+        Standing {
+            shards: vec![shard],
+            peers: vec![peer],
+            disk_free_bytes: Some(5),
+            disk_total_bytes: Some(40),
+            disk_warning: true,
+            disk_full: false,
+            ready: true,
+        }
     }
 
     #[test]
@@ -426,6 +459,7 @@ pub(crate) mod tests {
         metrics.wal_committed(4_096, Duration::from_millis(2), 64 << 20);
         metrics.committed(Duration::from_millis(5));
         metrics.sealed(1 << 20, Duration::from_millis(8));
+        metrics.dropped(2, 9_000);
         metrics.queried("range", 200, Duration::from_millis(3));
         metrics.transferred("fetched", 7);
         metrics.transfer_ended("arrived");
@@ -441,6 +475,8 @@ pub(crate) mod tests {
             "millpond_wal_bytes 67108864",
             "millpond_commit_seconds_count 1",
             "millpond_sealed_bytes_total 1048576",
+            "millpond_retention_dropped_segments_total 2",
+            "millpond_retention_dropped_bytes_total 9000",
             "millpond_queries_total{kind=\"range\",status=\"200\"} 1",
             "millpond_transfer_bytes_total{direction=\"fetched\"} 7",
             "millpond_transfers_total{outcome=\"arrived\"} 1",
@@ -450,6 +486,8 @@ pub(crate) mod tests {
             "millpond_under_replicated_shards 1",
             "millpond_link_up{peer=\"2\"} 0",
             "millpond_disk_free_bytes 5",
+            "millpond_disk_total_bytes 40",
+            "millpond_disk_warning 1",
             "millpond_disk_full 0",
             "millpond_ready 1",
         ] {

@@ -14,6 +14,7 @@ use millpond::storage::wal::Wal;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::disk_watch::{DiskWatch, DiskWatchArguments};
 use crate::ingest::Gate;
 use crate::ingest::ingester::{Ingester, IngesterArguments};
 use crate::links::{self, Inbound, LinksActor, LinksArguments};
@@ -94,6 +95,7 @@ impl Actor for Node {
 fn contents(node: NodeArguments) -> Vec<ChildSpec> {
     vec![
         log_writer(&node.site, node.wal),
+        disk_watch(&node.site),
         links(&node.site, node.transport, node.inbound),
         metadata(&node.site, &node.metadata, Arc::clone(&node.registry), node.greeting),
         shards(&node.site, node.registry),
@@ -111,6 +113,14 @@ fn log_writer(site: &Site, wal: Option<Wal>) -> ChildSpec {
         let (env, board, metrics) = (site.env.clone(), site.board.clone(), site.metrics.clone());
         let wal = wal.expect("a log-writer has one life: its end ends the node");
         (LogWriter, LogWriterArguments { wal, env, board, metrics })
+    })
+}
+
+fn disk_watch(site: &Site) -> ChildSpec {
+    let site = site.clone();
+    ChildSpec::new(&site.tree.seat("disk", Some(ROOT)), site.env.knobs.isolated, move || {
+        let (limits, board, env) = (site.config.node.limits, site.board.clone(), site.env.clone());
+        (DiskWatch, DiskWatchArguments { limits, board, env })
     })
 }
 
@@ -154,9 +164,10 @@ fn ingest(site: &Site, gate: &Gate) -> ChildSpec {
         let spec = |address: &Address<_>| {
             let site = site.clone();
             ChildSpec::new(address, site.env.knobs.isolated, move || {
+                let retention = Arc::new(site.config.cluster.retention.policy(site.board.shards()));
                 let (board, links, env, metrics) =
                     (site.board.clone(), site.links.clone(), site.env.clone(), site.metrics.clone());
-                (Ingester, IngesterArguments { strategy, board, links, env, metrics })
+                (Ingester, IngesterArguments { retention, strategy, board, links, env, metrics })
             })
         };
         gate.ingesters().iter().map(spec).collect()

@@ -31,14 +31,14 @@ thread_local! {
     static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
 }
 
-/// Prepares a request for so many shards. `now` is the node's clock in nanoseconds since the Unix epoch; `draw` makes the
-/// key of a request that cannot be told from another.
+/// Prepares a request for so many shards. `acceptance` has the node's clock; `draw` makes the key of a request that cannot be
+/// told from another.
 ///
 /// # Errors
 /// Where the body cannot be read at all.
 pub fn prepare(
     submission: Submission,
-    now: i64,
+    acceptance: &Acceptance,
     shards: u32,
     strategy: Strategy,
     part_bytes_max: usize,
@@ -47,7 +47,7 @@ pub fn prepare(
     let Submission { tenant, kind, encoding, body, idempotency_key, partial, .. } = submission;
     let body = inflate(kind, encoding, body)?;
     let Intake { streams, refusals, accepted, bytes_accepted, every_record_timed, time_refusals } =
-        decode(kind, &body, &Acceptance { now, oldest: None })?;
+        decode(kind, &body, acceptance)?;
     if !partial && !refusals.is_empty() {
         return Ok(Prepared { parts: Vec::new(), accepted: 0, raw_bytes: 0, refusals });
     }
@@ -95,7 +95,7 @@ mod tests {
     fn prepared(body: &str, partial: bool, key: Option<&str>, draw: u64) -> Prepared {
         prepare(
             submission(body.to_owned(), partial, key),
-            NOW,
+            &Acceptance { now: NOW, oldest: None },
             4,
             Strategy::Hash,
             millpond::limits::BATCH_RAW_BYTES_MAX,

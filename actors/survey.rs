@@ -6,7 +6,7 @@ use millpond::consensus::Role;
 use millpond::limits;
 use millpond::storage::disk::Disk;
 
-use crate::board::{Board, Room, Standing as ShardStanding};
+use crate::board::{Board, Mark, Standing as ShardStanding};
 use crate::links::{Links, PeerReport, PeerState};
 use crate::metrics::{PeerGauges, ShardGauges, Standing};
 
@@ -16,7 +16,9 @@ pub fn survey(board: Board, links: Links, disk: Arc<dyn Disk>) -> impl Fn() -> S
         shards: board.standings().iter().map(shard).collect(),
         peers: links.peers().iter().map(peer).collect(),
         disk_free_bytes: disk.free_bytes().ok(),
-        disk_full: *board.room().borrow() == Room::ReserveOnly,
+        disk_total_bytes: disk.total_bytes().ok(),
+        disk_warning: board.fill().borrow().mark >= Mark::Warning,
+        disk_full: board.takes_ingest().is_err(),
         ready: board.ready().is_ok(),
     }
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use millpond_actors::listeners::http::ops::StatusReport;
+use millpond_actors::board::{Fill, Mark};
+use millpond_actors::listeners::http::ops::{SpaceReport, StatusReport};
 
 use super::{NodesArgs, Paint, ask};
 
@@ -50,6 +51,14 @@ fn lines(status: &StatusReport, paint: Paint) -> String {
         None => line("ready", "yes"),
         Some(reason) => line("ready", &paint.level("error", &format!("no: {reason}"))),
     }
+    if let Some(said) = disk(&status.space.disk) {
+        let level = if status.space.disk.mark == Mark::Refusing { "error" } else { "warn" };
+        line("disk", &if status.space.disk.mark == Mark::None { said } else { paint.level(level, &said) });
+    }
+    if status.space.dropped_segments > 0 {
+        let SpaceReport { dropped_segments, dropped_bytes, .. } = status.space;
+        line("retention", &format!("removed {dropped_segments} segments of {dropped_bytes} bytes"));
+    }
     let mut roles: BTreeMap<&str, usize> = BTreeMap::new();
     for replica in status.parts.iter().filter(|part| part.kind == "replica") {
         *roles.entry(replica.details.get("role").map_or("unknown", String::as_str)).or_default() += 1;
@@ -63,6 +72,18 @@ fn lines(status: &StatusReport, paint: Paint) -> String {
         line("restarted", &paint.level("warn", &said));
     }
     text
+}
+
+/// How full a disk is, in words; nothing where nobody has looked yet.
+fn disk(fill: &Fill) -> Option<String> {
+    let Fill { free_bytes, total_bytes, mark } = fill;
+    let used = fill.used_percent();
+    let mark = match mark {
+        Mark::None => "",
+        Mark::Warning => ": beyond its warning mark, free space or add a node",
+        Mark::Refusing => ": ingest is refused, free space or add a node",
+    };
+    (*total_bytes > 0).then(|| format!("{used} % used, {} MiB free{mark}", free_bytes >> 20))
 }
 
 fn counted<N: ToString>(counts: impl Iterator<Item = (N, usize)>) -> String {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use millpond::id::{NodeId, Offset, ShardId};
 use millpond::limits;
-use millpond::protocol::{ProtocolError, Refusals};
+use millpond::protocol::{Acceptance, ProtocolError, Refusals};
+use millpond::retention::Policy;
 use millpond::shard::{self, Command, Outcome, SubBatch};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
@@ -60,6 +61,8 @@ pub struct Ingester;
 
 /// What an ingester starts with.
 pub struct IngesterArguments {
+    /// How long records are kept: what is older is refused.
+    pub retention: Arc<Policy>,
     /// How streams find their shards.
     pub strategy: millpond::routing::Strategy,
     /// Who leads what.
@@ -156,6 +159,7 @@ impl IngesterState {
         let (env, address) = (self.arguments.env.clone(), self.myself.clone());
         let (strategy, shards) = (self.arguments.strategy, self.arguments.board.shards());
         let (now, draw, part_bytes_max) = (env.clock.now(), env.random.draw(), env.knobs.part_bytes_max);
+        let acceptance = Acceptance { now, oldest: self.arguments.retention.oldest(now) };
         let permit = submission.permit.clone();
         let open = Request {
             reply,
@@ -171,7 +175,7 @@ impl IngesterState {
         self.requests.insert(request, open);
         self.keep_ticking();
         let work = move || {
-            let outcome = prepare(submission, now, shards, strategy, part_bytes_max, draw);
+            let outcome = prepare(submission, &acceptance, shards, strategy, part_bytes_max, draw);
             // An ingester that is gone has dropped its clients.
             let _ = address.cast(IngesterMessage::Prepared { request, outcome });
         };

@@ -15,7 +15,7 @@ use millpond::protocol::{BodyKind, Encoding, ProtocolError, Refusals};
 use ractor::concurrency::oneshot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::board::{Board, Room};
+use crate::board::Board;
 use crate::ingest::ingester::IngesterMessage;
 use crate::supervision::Address;
 
@@ -111,9 +111,7 @@ impl Gate {
 
     /// Takes room for a request of so many bytes as sent, or says why there is none.
     pub fn admit(&self, bytes: usize) -> Result<Permit, &'static str> {
-        if *self.board.room().borrow() == Room::ReserveOnly {
-            return Err("the disk of this node is full; free space, or send to another node");
-        }
+        self.board.takes_ingest()?;
         let units = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).expect("a request is at most 16 MiB");
         let permit = Arc::clone(&self.room).try_acquire_many_owned(units);
         permit.map(Permit::from).map_err(|_| "too many bytes are waiting for a majority; slow down")

@@ -92,6 +92,9 @@ impl Disk for Nothing {
     fn free_bytes(&self) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    fn total_bytes(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Hands frames straight to the other node's links, unless it is cut.

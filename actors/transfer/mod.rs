@@ -125,4 +125,8 @@ impl Disk for LeasedDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        self.disk.total_bytes()
+    }
 }

@@ -40,6 +40,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
     /// Bytes that can still be written.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Those and what is written already, by whomever.
+    fn total_bytes(&self) -> io::Result<u64>;
 }
 
 /// Removes a file unless it is gone already.

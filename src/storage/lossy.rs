@@ -404,6 +404,12 @@ impl Disk for LossyDisk {
         state.powered()?;
         Ok(state.capacity.saturating_sub(state.used()))
     }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        state.powered()?;
+        Ok(state.capacity)
+    }
 }
 
 #[derive(Debug)]
@@ -559,7 +565,7 @@ mod tests {
     fn the_power_and_the_room_run_out_where_they_were_told_to() {
         let (disk, file) = disk_with(&[1; 100]);
         disk.set_capacity(150);
-        assert_eq!(disk.free_bytes().unwrap(), 50);
+        assert_eq!((disk.free_bytes().unwrap(), disk.total_bytes().unwrap()), (50, 150));
         assert_eq!(file.allocate(151).unwrap_err().kind(), io::ErrorKind::StorageFull);
         file.write_at(100, &[&[2; 50]]).unwrap();
         disk.power_off_after(1);

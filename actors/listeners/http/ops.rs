@@ -18,6 +18,7 @@ use millpond::id::{Boot, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::json::json;
+use crate::board::Fill;
 use crate::load::Client;
 use crate::metrics::{self, Metrics};
 use crate::tree::{ActorReport, ActorState, CrashRefused, TreeHandle, TreeReport};
@@ -33,6 +34,8 @@ pub struct OpsState {
     pub metrics: Arc<Metrics>,
     /// What it runs with.
     pub config: Arc<Config>,
+    /// Its disk, and what retention removed from it.
+    pub space: Box<dyn Fn() -> SpaceReport + Send + Sync>,
     /// Whether it serves its shards; otherwise what is missing, in words.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -50,6 +53,17 @@ pub struct NodeTree {
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// A node's disk, and what retention removed from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceReport {
+    /// How full the disk is.
+    pub disk: Fill,
+    /// Segments that retention removed since their replicas were started.
+    pub dropped_segments: u64,
+    /// Bytes of their files.
+    pub dropped_bytes: u64,
 }
 
 /// A node in a few lines, as `GET /api/v1/status` answers it.
@@ -79,6 +93,9 @@ pub struct StatusReport {
     pub actors: Vec<(ActorState, usize)>,
     /// Restarts of all actors since the node started.
     pub restarts: u64,
+    /// Its disk, and what retention removed from it.
+    #[serde(default)]
+    pub space: SpaceReport,
     /// Every replica and every link to a peer, with the facts it shows in the tree.
     pub parts: Vec<ActorReport>,
 }
@@ -175,6 +192,7 @@ async fn status(State(state): State<Arc<OpsState>>) -> Response {
             reason: ready.err(),
             actors: counted.into_iter().filter(|(_, count)| *count > 0).collect(),
             restarts,
+            space: (state.space)(),
             parts: all
                 .into_iter()
                 .filter(|actor| ["replica", "peer", "peer-link"].contains(&actor.kind.as_str()))
@@ -278,6 +296,7 @@ mod tests {
             tree: tree.clone(),
             metrics: Arc::new(Metrics::new(tree.clone(), Standing::default)),
             config: Arc::new(Config::single()),
+            space: Box::new(|| SpaceReport { dropped_segments: 3, ..SpaceReport::default() }),
             ready: Box::new(move || ready.clone()),
         };
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -337,7 +356,7 @@ mod tests {
         let status: StatusReport =
             serde_json::from_slice(&ask(&node, Method::GET, "/api/v1/status").await.body).unwrap();
         assert!(!status.ready && status.reason.is_some());
-        assert_eq!(status.parts.len(), 1);
+        assert_eq!((status.parts.len(), status.space.dropped_segments), (1, 3));
         assert_eq!(status.actors, [(ActorState::Running, 1), (ActorState::Stopped, 1)]);
     }
 
