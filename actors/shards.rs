@@ -364,6 +364,7 @@ pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
             head_bytes_max: site.config.node.limits.head_bytes_max.0,
             folder: folder.clone(),
             head_age_max: site.config.node.limits.head_age_max.0,
+            retention: Arc::new(site.config.cluster.retention.policy(site.board.shards())),
             sealer,
             snapshotter: site.tree.seat(&format!("{shard}/snapshotter"), Some(&parent)),
             fetcher: site.tree.seat(&format!("{shard}/fetcher"), Some(&parent)),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millpond::class::Class;
 use millpond::consensus::{Committed, Effect, Event, PeerState, PeerStatus, ReadLoss, Refusal};
 use millpond::entry::EntryKind;
-use millpond::id::{Index, ReplicaId};
+use millpond::id::{Index, Offset, ReplicaId};
 use millpond::storage::wal::LogOp;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -198,6 +198,9 @@ impl ReplicaState {
         self.myself.detail("role", format_args!("{:?}", standing.role));
         self.myself.detail("term", standing.term);
         self.myself.detail("applied", standing.applied);
+        if standing.first_offset > Offset(0) {
+            self.myself.detail("first offset", standing.first_offset);
+        }
         if let Some(leader) = standing.leader {
             self.myself.detail("leader", leader);
         }
@@ -216,6 +219,9 @@ impl ReplicaState {
             standing.unsealed_bytes = machine.unsealed_bytes();
             standing.segments = machine.segments();
             standing.segment_bytes = machine.segment_bytes();
+            standing.first_offset = machine.first_offset();
+            standing.dropped_segments = machine.dropped().segments;
+            standing.dropped_bytes = machine.dropped().bytes;
         }
         let Some(core) = &self.core else { return standing };
         standing.phase = Phase::Serving;

@@ -7,6 +7,7 @@
 
 mod carry_out;
 mod copying;
+mod retaining;
 mod sealing;
 mod steering;
 
@@ -21,6 +22,7 @@ use millpond::entry::{Entry, Members, Position, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId};
 use millpond::limits;
 use millpond::query::View;
+use millpond::retention::Policy;
 use millpond::storage::copy::Arrived;
 use millpond::storage::wal::LogOp;
 use ractor::RpcReplyPort;
@@ -28,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::append::{AppendOutcome, AppendReply};
-use crate::board::{Board, Phase, Room, Standing};
+use crate::board::{Board, Phase, Standing};
 use crate::env::Env;
 use crate::folder::Folder;
 use crate::links::Links;
@@ -166,6 +168,8 @@ pub struct ReplicaArguments {
     pub folder: Folder,
     /// The age at which a head is sealed although small.
     pub head_age_max: Duration,
+    /// How long its records are kept.
+    pub retention: Arc<Policy>,
     /// Its sealer; the metadata group has none.
     pub sealer: Option<Address<SealerMessage>>,
     /// Its snapshotter.
@@ -423,6 +427,7 @@ impl ReplicaState {
 
     fn tick(&mut self) -> Result<(), ActorError> {
         self.seal_by_age()?;
+        self.retain()?;
         if self.arguments.group.leads_first && self.core.as_ref().is_some_and(is_untouched) {
             // The others may not run yet and then do not hear it: asked again with the next tick.
             self.advance(Event::Campaign)?;
@@ -447,7 +452,7 @@ impl ReplicaState {
             reply.send(AppendOutcome::NotLeader(self.leader()));
             return Ok(());
         }
-        let full = *self.arguments.board.room().borrow() == Room::ReserveOnly
+        let full = self.arguments.board.takes_ingest().is_err()
             || self.arguments.board.head_bytes() > 2 * self.arguments.head_bytes_max;
         if full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);

@@ -148,7 +148,8 @@ impl ReplicaState {
         }
         let seal = self.seals.pop_front().expect("looked at above");
         let machine = self.machine.as_mut().expect("a seal was applied");
-        machine.register(&seal.work, seal.written);
+        let dropped = machine.register(&seal.work, seal.written);
+        self.arguments.metrics.dropped(dropped.segments, dropped.bytes);
         self.advance(Event::SnapshotWritten { through })?;
         self.trim(through, seal.work.hold())?;
         self.begin_copy();
