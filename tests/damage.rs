@@ -143,7 +143,7 @@ fn small_disk(data: &Path, size: &str) -> Option<Vec<std::ffi::OsString>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_ingest_and_keeps_what_was_acknowledged() {
-    let mut world = World::prepare(1, "\n[limits]\nwal_segment_bytes = \"32 MiB\"\n");
+    let mut world = World::prepare(1, "\n[limits]\nwal_segment_bytes = \"32 MiB\"\ndisk_refuse_percent = 100\n");
     let node = world.cluster.node(1);
     let Some(wrapper) = small_disk(&node.data, "160m") else {
         eprintln!("skipped: no small disk can be made here (unshare and mount are not allowed)");

@@ -11,7 +11,7 @@ use millpond::entry::Members;
 use millpond::id::{Index, NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Follower, Phase, Room, Standing};
+use crate::board::{Follower, Phase, Standing};
 use crate::site::Site;
 use crate::tree::ActorState;
 
@@ -72,7 +72,7 @@ impl NodeReport {
             Some((standing.shard, standing.replica.filter(|_| down && standing.phase == Phase::Down)?))
         };
         Self {
-            has_room: *site.board.room().borrow() == Room::Ample,
+            has_room: site.board.takes_ingest().is_ok(),
             bytes: standings.iter().map(|standing| standing.segment_bytes).sum(),
             given_up: standings.iter().filter_map(given_up).collect(),
             led: standings.iter().filter_map(Led::of).collect(),
