@@ -143,14 +143,14 @@ mod tests {
     #[test]
     fn a_mark_is_reached_at_its_percent_and_left_one_below() {
         let of = |mark, free_bytes, total_bytes| Fill { free_bytes, total_bytes, mark };
-        let reached = |before, free| super::reached(&of(before, free, 1_000), (85, 95));
-        assert_eq!(reached(Mark::None, 151), Mark::None);
-        assert_eq!(reached(Mark::None, 150), Mark::Warning);
-        assert_eq!((reached(Mark::Warning, 160), reached(Mark::Warning, 161)), (Mark::Warning, Mark::None));
-        assert_eq!((reached(Mark::Warning, 51), reached(Mark::Warning, 50)), (Mark::Warning, Mark::Refusing));
-        assert_eq!((reached(Mark::Refusing, 60), reached(Mark::Refusing, 61)), (Mark::Refusing, Mark::Warning));
-        assert_eq!(super::reached(&of(Mark::None, 0, 0), (85, 95)), Mark::None, "nothing is known");
-        assert_eq!(super::reached(&of(Mark::None, 0, u64::MAX), (85, 95)), Mark::Refusing);
-        assert_eq!(super::reached(&of(Mark::None, 0, u64::MAX), (100, 100)), Mark::None, "no mark was wanted");
+        let at = |before, free| reached(&of(before, free, 1_000), (85, 95));
+        assert_eq!(at(Mark::None, 151), Mark::None);
+        assert_eq!(at(Mark::None, 150), Mark::Warning);
+        assert_eq!((at(Mark::Warning, 160), at(Mark::Warning, 161)), (Mark::Warning, Mark::None));
+        assert_eq!((at(Mark::Warning, 51), at(Mark::Warning, 50)), (Mark::Warning, Mark::Refusing));
+        assert_eq!((at(Mark::Refusing, 60), at(Mark::Refusing, 61)), (Mark::Refusing, Mark::Warning));
+        assert_eq!(reached(&of(Mark::None, 0, 0), (85, 95)), Mark::None, "nothing is known");
+        assert_eq!(reached(&of(Mark::None, 0, u64::MAX), (85, 95)), Mark::Refusing);
+        assert_eq!(reached(&of(Mark::None, 0, u64::MAX), (100, 100)), Mark::None, "no mark was wanted");
     }
 }

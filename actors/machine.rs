@@ -505,3 +505,121 @@ impl MetadataMachine {
         Ok(Applied::Cluster { cluster: Arc::clone(&self.cluster), outcome, seal })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use millpond::block::l0::Encoder;
+    use millpond::id::{Key, ReplicaId};
+    use millpond::label::Labels;
+    use millpond::query::partial::Found;
+    use millpond::query::plan::{OffsetQuery, ShardRequest, Want};
+    use millpond::query::scan::Scan;
+    use millpond::record::{Record, StreamRecords};
+    use millpond::shard::SubBatch;
+    use millpond::storage::lossy::LossyDisk;
+
+    use super::*;
+
+    const SHARD: ShardId = ShardId(2);
+    const SECOND: i64 = 1_000_000_000;
+
+    /// One replica, and the seals that it has not carried out yet.
+    struct Replica {
+        disk: Arc<dyn Disk>,
+        machine: Machine,
+        seals: VecDeque<Arc<SealWork>>,
+    }
+
+    impl Replica {
+        fn new(seed: u64) -> Self {
+            let disk: Arc<dyn Disk> = Arc::new(LossyDisk::new(seed));
+            let (machine, _) = Machine::restore(&disk, SHARD).unwrap();
+            Self { disk, machine, seals: VecDeque::new() }
+        }
+
+        /// Applies what it has not applied yet.
+        fn follow(&mut self, log: &[Bytes]) {
+            let applied = usize::try_from(self.machine.applied().0).unwrap();
+            for (index, payload) in (1..).zip(log).skip(applied) {
+                if let Applied::Seal(work) = self.machine.apply(Index(index), Term(1), payload).unwrap() {
+                    self.seals.push_back(work);
+                }
+            }
+        }
+
+        fn carry_out_seals(&mut self) {
+            while let Some(work) = self.seals.pop_front() {
+                let written = work.write_segment(&self.disk).unwrap();
+                let members = Members::of([ReplicaId(1)], []);
+                work.write_snapshot(&self.disk, self.machine.manifest(Some(&written)), &members).unwrap();
+                self.machine.register(&work, Some(written));
+                assert_eq!(segment::remove_below(&*self.disk, SHARD, work.first_offset()).unwrap(), 0);
+            }
+        }
+
+        fn restart(&mut self, log: &[Bytes]) {
+            self.machine = Machine::restore(&self.disk, SHARD).unwrap().0;
+            self.seals.clear();
+            self.follow(log);
+        }
+
+        /// The offsets that a query finds.
+        fn found(&self) -> Vec<u64> {
+            let want = Want::Offsets(OffsetQuery { logs: None, from: None, limit: 99 });
+            let request = ShardRequest { tenant: None, want, hidden: Vec::new() };
+            let mut scan = Scan::new(&request, &self.machine.view().unwrap()).unwrap();
+            while scan.step().unwrap() {}
+            let Found::Records(found) = scan.finish().found else { panic!("records") };
+            found.records.iter().map(|record| record.offset).collect()
+        }
+
+        fn segments(&self) -> Vec<String> {
+            let names = self.disk.list(&segment::folder(SHARD)).unwrap();
+            names.into_iter().filter(|name| name.ends_with(".blocks")).collect()
+        }
+    }
+
+    fn batch(key: u128, seconds: i64) -> Bytes {
+        let record = Record { timestamp: seconds * SECOND, line: "line".into(), metadata: Vec::new() };
+        let stream = StreamRecords { labels: Labels::new([("app", "a")]), records: vec![record] };
+        let batch = Encoder::new().encode("acme", &[stream]);
+        let batch = Command::encode_batch(&[SubBatch { key: Key(key), body: 1, part: 0, batch }]);
+        Command::stamp(batch, u64::try_from(seconds * 1_000).unwrap())
+    }
+
+    #[test]
+    fn replicas_that_seal_at_different_times_drop_the_same_and_remove_the_same_files() {
+        let retention = Policy { age: Some(Duration::from_secs(10)), ..Policy::default() };
+        let seal = || Command::stamp(Command::encode_seal(Index(0)), 0);
+        let (mut prompt, mut late, mut restarted) = (Replica::new(1), Replica::new(2), Replica::new(3));
+        let mut log = vec![batch(1, 1), seal(), batch(2, 30), seal()];
+        prompt.follow(&log);
+        assert_eq!(prompt.machine.drop_command(&retention, 60 * SECOND), None, "nothing is registered yet");
+        prompt.carry_out_seals();
+        assert_eq!(prompt.machine.drop_command(&retention, 11 * SECOND), None);
+        restarted.follow(&log);
+        restarted.carry_out_seals();
+        log.push(prompt.machine.drop_command(&retention, 35 * SECOND).unwrap());
+        prompt.follow(&log);
+        assert!(prompt.machine.waits_for_a_seal_to_let_go() && prompt.segments().len() == 2);
+        log.push(batch(3, 40));
+        restarted.restart(&log);
+        for replica in [&mut prompt, &mut late, &mut restarted] {
+            replica.follow(&log);
+            assert_eq!((replica.machine.first_offset(), replica.found()), (Offset(1), vec![1, 2]));
+            assert!(!replica.machine.waits_for_a_seal_to_let_go(), "the record that came will bring one");
+        }
+        log.push(seal());
+        for replica in [&mut prompt, &mut late, &mut restarted] {
+            replica.follow(&log);
+            replica.carry_out_seals();
+            let left = [(1, 1), (2, 2)].map(|(from, to)| millpond::entry::segment_name(Offset(from), Offset(to)));
+            assert_eq!(replica.segments(), left);
+            assert_eq!(replica.machine.dropped().segments, 1);
+            replica.restart(&log);
+            assert_eq!((replica.machine.first_offset(), replica.found()), (Offset(1), vec![1, 2]));
+        }
+    }
+}
