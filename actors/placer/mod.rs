@@ -22,7 +22,7 @@ use millpond::placement::{MemberState, Move, Seat, plan_initial, plan_leaders};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::plan::{Facts, Plan};
+use self::plan::{Facts, Plan, alive};
 use self::report::NodeReport;
 use crate::append::AppendReply;
 use crate::board::Follower;
@@ -169,9 +169,8 @@ impl PlacerState {
         self.reports.insert(node, (now, NodeReport::of(&self.site)));
         self.reports.retain(|_, (heard, _)| now.duration_since(*heard) < limits::NODE_REPORT_LIFE);
         let connected = self.site.links.peers().into_iter().filter(|peer| peer.state == PeerState::Connected);
-        let led = self.reports.values().flat_map(|(_, report)| &report.led);
-        let seen = led.flat_map(|led| led.peers.iter().filter(|peer| peer.active).map(|peer| peer.node));
-        let here: BTreeSet<NodeId> = connected.map(|peer| peer.node).chain(seen).chain([node]).collect();
+        let connected = connected.map(|peer| peer.node).chain([node]);
+        let here = alive(connected, self.reports.values().map(|(_, report)| report));
         self.gone.retain(|node, _| !here.contains(node) && cluster.members().contains_key(node));
         let present = cluster.members().iter().filter(|(_, member)| member.state != MemberState::Removed);
         for (node, _) in present.filter(|(node, _)| !here.contains(*node)) {

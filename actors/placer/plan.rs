@@ -72,6 +72,16 @@ pub struct Plan {
     pub wishes: Vec<Wish>,
 }
 
+/// The nodes that somebody hears: those that are connected, and those of replicas that a leader hears.
+pub fn alive<'r>(
+    connected: impl IntoIterator<Item = NodeId>,
+    reports: impl IntoIterator<Item = &'r NodeReport>,
+) -> BTreeSet<NodeId> {
+    let led = reports.into_iter().flat_map(|report| &report.led);
+    let heard = led.flat_map(|led| led.peers.iter().filter(|peer| peer.active).map(|peer| peer.node));
+    heard.chain(connected).collect()
+}
+
 impl<'a> Facts<'a> {
     /// The commands that carry moves on.
     pub fn tend(&self) -> Vec<Command> {
@@ -178,5 +188,149 @@ fn stage(under_way: &Move, led: Option<&Led>) -> Stage {
         None => Stage::Starting,
         Some(peer) if peer.needs_snapshot => Stage::Copying,
         Some(peer) => Stage::CatchingUp { matched: peer.matched.0, committed: led.committed.0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond::cluster::{Applied, Member, cluster_id};
+    use millpond::entry::Members;
+    use millpond::id::{Index, ReplicaId, StoreId};
+    use millpond::placement::{MoveReason, plan_initial};
+
+    use super::super::report::Peer;
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    fn apply(cluster: &mut Cluster, command: &Command) {
+        let applied = cluster.apply(Index(cluster.applied().0 + 1), &command.encode()).unwrap();
+        assert!(!matches!(applied, Applied::Refused { .. }), "{applied:?}");
+    }
+
+    /// Four nodes; two shards on three of them each.
+    fn cluster() -> Cluster {
+        let stores: BTreeMap<NodeId, StoreId> = (1..=4).map(|n| (NodeId(n), StoreId(u128::from(n)))).collect();
+        let member =
+            |(node, store): (&NodeId, &StoreId)| (*node, Member::new(*store, format!("node-{node}:1"), String::new()));
+        let members = stores.iter().map(member).collect();
+        let mut cluster = Cluster::default();
+        let form = Command::Form { cluster: cluster_id(&stores), members, highest_replica: ReplicaId(4) };
+        apply(&mut cluster, &form);
+        let map = plan_initial(&stores.keys().copied().collect(), 2, 3, &mut cluster.replica_ids());
+        apply(&mut cluster, &Command::PlaceShards { map });
+        cluster
+    }
+
+    /// The group of a shard as the first of its replicas sees it, all of them in step.
+    fn led(cluster: &Cluster, shard: ShardId) -> Led {
+        let homes = cluster.homes(shard);
+        let leader = *cluster.placement(shard).unwrap().replicas.values().next().unwrap();
+        let peer = |(replica, node): (&ReplicaId, &NodeId)| Peer {
+            replica: *replica,
+            node: *node,
+            active: true,
+            matched: Index(9),
+            needs_snapshot: false,
+            caught_up: true,
+        };
+        Led {
+            shard,
+            leader,
+            bytes: 10,
+            members: Members::of(cluster.placement(shard).unwrap().replicas.values().copied(), []),
+            committed: Index(9),
+            peers: homes.iter().filter(|(replica, _)| **replica != leader).map(peer).collect(),
+        }
+    }
+
+    /// What every node says, the first of each group leading it.
+    fn reports(cluster: &Cluster) -> BTreeMap<NodeId, NodeReport> {
+        let mut reports: BTreeMap<NodeId, NodeReport> =
+            (1..=4).map(|n| (NodeId(n), NodeReport { has_room: true, ..NodeReport::default() })).collect();
+        for shard in [ShardId(0), ShardId(1), ShardId::METADATA] {
+            let led = led(cluster, shard);
+            reports.get_mut(&cluster.homes(shard)[&led.leader]).unwrap().led.push(led);
+        }
+        reports
+    }
+
+    #[test]
+    fn a_node_is_alive_that_one_leader_hears_though_nobody_else_does() {
+        let cluster = cluster();
+        let reports = reports(&cluster);
+        let held: BTreeSet<NodeId> = cluster.homes(ShardId(0)).into_values().collect();
+        assert!(held.is_subset(&alive([NodeId(1)], reports.values())));
+        let mut deaf = reports;
+        let silent = *held.last().unwrap();
+        for peer in deaf.values_mut().flat_map(|report| &mut report.led).flat_map(|led| &mut led.peers) {
+            peer.active &= peer.node != silent;
+        }
+        assert!(!alive([NodeId(1)], deaf.values()).contains(&silent));
+    }
+
+    #[test]
+    fn what_a_node_held_is_moved_once_it_is_gone_for_the_grace_period() {
+        let cluster = cluster();
+        let reports = reports(&cluster);
+        let lost = *cluster.placement(ShardId(0)).unwrap().replicas.keys().last().unwrap();
+        for (gone, moves) in [(Duration::from_secs(4), false), (GRACE, true)] {
+            let gone = BTreeMap::from([(lost, gone)]);
+            let facts = Facts { cluster: &cluster, reports: &reports, gone: &gone, grace: GRACE };
+            let begun = facts.begin(false);
+            assert_eq!(!begun.is_empty(), moves, "{begun:?}");
+            let from =
+                |command: &Command| matches!(command, Command::BeginMove { remove, .. } if *remove == Some(lost));
+            assert!(begun.iter().all(from), "{begun:?}");
+        }
+        let silent = BTreeMap::new();
+        let gone = BTreeMap::from([(lost, GRACE)]);
+        let facts = Facts { cluster: &cluster, reports: &silent, gone: &gone, grace: GRACE };
+        assert!(facts.begin(false).is_empty(), "of groups of which nothing is known nothing is moved");
+    }
+
+    #[test]
+    fn a_move_is_followed_from_its_beginning_to_its_end_and_of_two_leaders_the_one_further_on_counts() {
+        let mut cluster = cluster();
+        let shard = ShardId(0);
+        let homes: BTreeSet<NodeId> = cluster.homes(shard).into_values().collect();
+        let (to, from) = ((1..=4).map(NodeId).find(|node| !homes.contains(node)), homes.last().copied());
+        let (expects, why) = (cluster.shards().epoch, MoveReason::Requested);
+        let before = led(&cluster, shard);
+        apply(&mut cluster, &Command::BeginMove { shard, add: to, remove: from, why, expects });
+        let id = cluster.moves()[&shard].id;
+        let come = cluster.moves()[&shard].add.unwrap().replica;
+        let say = |cluster: &Cluster, reports: &BTreeMap<NodeId, NodeReport>| {
+            let gone = BTreeMap::new();
+            let facts = Facts { cluster, reports, gone: &gone, grace: GRACE };
+            (facts.stages()[&id].clone(), facts.tend())
+        };
+        let report = |led: Led| NodeReport { has_room: true, led: vec![led], ..NodeReport::default() };
+        let mut reports = BTreeMap::new();
+        assert_eq!(say(&cluster, &reports), (Stage::WaitsForLeader, vec![]));
+        reports.insert(NodeId(1), report(before.clone()));
+        assert_eq!(say(&cluster, &reports), (Stage::Starting, vec![]));
+
+        let mut follows = led(&cluster, shard);
+        follows.members.learners.insert(come);
+        let copies = |peer: &mut Peer| (peer.caught_up, peer.needs_snapshot) = (false, true);
+        follows.peers.iter_mut().filter(|peer| peer.replica == come).for_each(copies);
+        follows.committed = Index(10);
+        reports.insert(NodeId(2), report(follows.clone()));
+        assert_eq!(say(&cluster, &reports), (Stage::Copying, vec![]));
+        let caught_up = |peer: &mut Peer| (peer.caught_up, peer.needs_snapshot) = (true, false);
+        follows.peers.iter_mut().filter(|peer| peer.replica == come).for_each(caught_up);
+        reports.insert(NodeId(2), report(follows.clone()));
+        let (stage, told) = say(&cluster, &reports);
+        assert_eq!((stage, told), (Stage::CatchingUp { matched: 9, committed: 10 }, vec![Command::ConfirmMove { id }]));
+
+        apply(&mut cluster, &Command::ConfirmMove { id });
+        assert_eq!(say(&cluster, &reports), (Stage::ChangingMembers, vec![]));
+        let gone = cluster.moves()[&shard].remove.unwrap().replica;
+        follows.members.learners.remove(&come);
+        follows.members.voters.remove(&gone);
+        follows.members.voters.insert(come);
+        reports.insert(NodeId(2), report(follows));
+        assert_eq!(say(&cluster, &reports), (Stage::Ending, vec![Command::EndMove { id }]));
     }
 }
