@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    bench, completions, config_check, crash, demo, node, query, replication, send, serve, shard, status, tail, tree,
+    bench, completions, config_check, crash, demo, node, query, rebalance, replication, send, serve, shard, status,
+    tail, tree,
 };
 
 /// A highly available log store: three equal nodes, one binary
@@ -39,6 +40,7 @@ enum Command {
     Node(node::Args),
     Shard(shard::Args),
     Replication(replication::Args),
+    Rebalance(rebalance::Args),
     Crash(crash::Args),
     Config(config_check::Args),
     Bench(bench::Args),
@@ -80,6 +82,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Node(args) => node::run(args).await,
         Command::Shard(args) => shard::run(args).await,
         Command::Replication(args) => replication::run(args).await,
+        Command::Rebalance(args) => rebalance::run(args).await,
         Command::Crash(args) => crash::run(args).await,
         Command::Config(args) => config_check::run(args),
         Command::Bench(args) => bench::run(args).await,

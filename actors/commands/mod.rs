@@ -10,6 +10,7 @@ pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod node;
 pub(crate) mod query;
+pub(crate) mod rebalance;
 pub(crate) mod replication;
 pub(crate) mod send;
 pub(crate) mod serve;

@@ -69,6 +69,9 @@ impl PlanReply {
     }
 }
 
+/// What to say where there is no plan.
+pub const NO_PLAN: &str = "the node that leads the metadata group does not say which moves should begin; try again";
+
 /// What is under way and what should begin, as the node knows it that leads the metadata group; `None` where that is not
 /// known or does not answer.
 pub async fn plan(site: &Site) -> Option<Plan> {
@@ -203,7 +206,9 @@ impl PlacerState {
     fn plan(&self) -> Option<Plan> {
         let cluster = self.site.board.cluster().borrow().clone();
         let plans = self.plans(&cluster);
-        plans.then(|| self.on_facts(&cluster, |facts| Plan { stages: facts.stages(), wishes: facts.wishes(true) }))
+        let epoch = cluster.shards().epoch;
+        let plan = |facts: &Facts<'_>| Plan { stages: facts.stages(), wishes: facts.wishes(true), epoch };
+        plans.then(|| self.on_facts(&cluster, plan))
     }
 
     /// Shows the moves under way in the tree.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millpond::cluster::{Cluster, Command, Group};
-use millpond::id::{NodeId, ShardId};
+use millpond::id::{Epoch, NodeId, ShardId};
 use millpond::placement::{Desired, MemberState, Move, MoveId, NodeView, Observed, ShardView, Wish, plan_moves};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,8 @@ pub struct Plan {
     pub stages: BTreeMap<MoveId, Stage>,
     /// The moves that should begin now.
     pub wishes: Vec<Wish>,
+    /// The epoch of the shard map that they are planned on.
+    pub epoch: Epoch,
 }
 
 /// The nodes that somebody hears: those that are connected, and those of replicas that a leader hears.

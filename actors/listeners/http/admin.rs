@@ -1,4 +1,5 @@
-//! Routes that change the cluster: nodes come, drain, leave and get other stores; replicas and leaders move.
+//! Routes that change the cluster: nodes come, drain, leave and get other stores; replicas and leaders move, one by one or
+//! as the plan would have it.
 //!
 //! Every one is a POST whose body, where it has one, is JSON; any node takes it. The answer is JSON once the change is
 //! agreed on, else text that says why not: 400 the request makes no sense, 404 there is no such node or shard, 409 it is
@@ -17,7 +18,7 @@ use millpond::cluster::Command;
 use millpond::config::{HostPort, Name};
 use millpond::id::{NodeId, ShardId, StoreId};
 use millpond::limits;
-use millpond::placement::MoveReason;
+use millpond::placement::{MoveReason, Wish};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -28,6 +29,7 @@ use super::query::refusal;
 use super::shards::parse_shard;
 use crate::govern::{Carried, GovernError, govern};
 use crate::leadership::hand_over;
+use crate::placer;
 use crate::site::Site;
 
 /// The routes.
@@ -38,6 +40,7 @@ pub fn router(site: Site) -> Router {
         .route("/api/v1/shards/{shard}/move", post(begin_move))
         .route("/api/v1/shards/{shard}/transfer-leader", post(transfer))
         .route("/api/v1/replication", post(replication))
+        .route("/api/v1/rebalance", post(rebalance))
         .with_state(site)
 }
 
@@ -148,6 +151,27 @@ async fn replication(State(site): State<Site>, request: Request) -> Response {
     respond(async {
         let Replication { copies } = body(request).await?;
         carry(&site, Command::SetReplication { copies }, &[]).await
+    })
+    .await
+}
+
+/// Begins the moves that should begin now, whether or not the cluster does so by itself. Those that are refused by then
+/// are named.
+async fn rebalance(State(site): State<Site>, request: Request) -> Response {
+    respond(async {
+        let Nothing {} = body(request).await?;
+        let no_plan = || Refused::new(StatusCode::SERVICE_UNAVAILABLE, placer::NO_PLAN);
+        let plan = placer::plan(&site).await.ok_or_else(no_plan)?;
+        let expects = plan.epoch;
+        let (mut begun, mut refused) = (0, Vec::new());
+        for Wish { shard, add, remove, why } in plan.wishes {
+            match judge(govern(&site, Command::BeginMove { shard, add, remove, why, expects }).await) {
+                Ok(()) => begun += 1,
+                Err(Refused { why, .. }) => refused.push(format!("{shard}: {why}")),
+            }
+        }
+        tracing::info!(begun, ?refused, "an operator evens the nodes out");
+        Ok(json(StatusCode::OK, &serde_json::json!({ "begun": begun, "refused": refused })))
     })
     .await
 }

@@ -1,5 +1,5 @@
-//! `GET /api/v1/node`, `/api/v1/nodes` and `/api/v1/replicas`: this node, the cluster as this node sees it, and how every
-//! replica of this node stands.
+//! `GET /api/v1/node`, `/api/v1/nodes`, `/api/v1/replicas` and `/api/v1/rebalance`: this node, the cluster as this node sees
+//! it, how every replica of this node stands, and which moves should begin.
 //!
 //! They answer from what the node has at hand, also before it belongs to a cluster, and change nothing.
 
@@ -13,11 +13,13 @@ use axum::response::Response;
 use axum::routing::get;
 use millpond::cluster::{Cluster, Member};
 use millpond::id::{Boot, NodeId, ShardId};
-use millpond::placement::{MemberState, Move};
+use millpond::placement::{MemberState, Move, Wish};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::intake::Refused;
 use super::json::json;
+use super::query::refusal;
 use crate::board::Standing;
 use crate::links::{PeerReport, PeerState};
 use crate::metadata::{self, Greeting};
@@ -126,6 +128,19 @@ pub struct MoveReport {
     pub stage: String,
 }
 
+/// A move that should begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WishReport {
+    /// The group, such as `shard-3` or `metadata`.
+    pub shard: String,
+    /// Whose replica would go.
+    pub from: Option<NodeId>,
+    /// Where a replica would come.
+    pub to: Option<NodeId>,
+    /// What for.
+    pub why: String,
+}
+
 /// What these routes answer from.
 #[derive(Clone, Debug)]
 pub struct NodesState {
@@ -141,6 +156,7 @@ pub fn router(state: NodesState) -> Router {
         .route("/api/v1/node", get(node))
         .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/replicas", get(replicas))
+        .route("/api/v1/rebalance", get(rebalance))
         .with_state(state)
 }
 
@@ -184,6 +200,19 @@ async fn replicas(State(NodesState { site, .. }): State<NodesState>) -> Response
     let standings: Vec<Standing> =
         site.board.standings().into_iter().chain(site.board.standing(ShardId::METADATA)).collect();
     json(StatusCode::OK, &standings)
+}
+
+async fn rebalance(State(NodesState { site, .. }): State<NodesState>) -> Response {
+    let Some(plan) = placer::plan(&site).await else {
+        return refusal(Refused::new(StatusCode::SERVICE_UNAVAILABLE, placer::NO_PLAN));
+    };
+    let report = |wish: Wish| WishReport {
+        shard: wish.shard.to_string(),
+        from: wish.remove,
+        to: wish.add,
+        why: wish.why.to_string(),
+    };
+    json(StatusCode::OK, &plan.wishes.into_iter().map(report).collect::<Vec<_>>())
 }
 
 async fn nodes(State(NodesState { site, .. }): State<NodesState>) -> Response {
