@@ -32,7 +32,8 @@ pub struct RetentionSettings {
     /// A sealed segment is dropped once its newest record is older; intake refuses records that are older. `None`: never.
     pub age: Option<Span>,
     /// Sealed bytes of all shards together, one copy of each counted, so that a cluster with three copies holds three
-    /// times as much. Each shard may hold an even share; past it its oldest segments are dropped. `None`: any number.
+    /// times as much. Each shard may hold an even share; past it its oldest segments are dropped, all but the newest. `None`: any
+    /// number.
     pub bytes: Option<ByteSize>,
     /// Streams whose records are shown for a shorter time. Where several match, the shortest counts.
     pub rules: Vec<RetentionRule>,
