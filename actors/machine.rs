@@ -598,7 +598,8 @@ mod tests {
         prompt.follow(&log);
         assert_eq!(prompt.machine.drop_command(&retention, 60 * SECOND), None, "nothing is registered yet");
         prompt.carry_out_seals();
-        assert_eq!(prompt.machine.drop_command(&retention, 11 * SECOND), None);
+        let longer = Policy { age: Some(Duration::from_secs(40)), ..Policy::default() };
+        assert_eq!(prompt.machine.drop_command(&longer, 35 * SECOND), None);
         restarted.follow(&log);
         restarted.carry_out_seals();
         log.push(prompt.machine.drop_command(&retention, 35 * SECOND).unwrap());

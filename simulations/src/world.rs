@@ -295,7 +295,7 @@ fn config(case: &Case, id: u64) -> Config {
     // Smaller than an operator may choose, so that a short run seals often.
     config.node.limits.head_bytes_max = ByteSize(case.knobs.head_bytes_max);
     // Some nodes refuse ingest while they have room left, others only when the log has none.
-    config.node.limits.disk_refuse_percent = if id % 2 == 0 { 95 } else { 100 };
+    config.node.limits.disk_refuse_percent = if id.is_multiple_of(2) { 95 } else { 100 };
     config.node.limits.head_age_max = Span(Duration::from_millis(case.knobs.head_age_ms));
     config
 }
