@@ -19,7 +19,7 @@ use bytes::Bytes;
 use millpond::consensus::{Effect, Event, Message, PeerState, PeerStatus};
 use millpond::consensus::{Replica as Core, ReplicaOptions, Role, hard_state_behind};
 use millpond::entry::{Entry, Members, Position, Recovered};
-use millpond::id::{Incarnation, Index, NodeId, ReplicaId};
+use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::query::View;
 use millpond::retention::Policy;
@@ -452,9 +452,11 @@ impl ReplicaState {
             reply.send(AppendOutcome::NotLeader(self.leader()));
             return Ok(());
         }
+        // The metadata group is small and must decide what to do about a full disk: its commands are in the reserve.
+        let ingests = self.arguments.group.shard != ShardId::METADATA;
         let full = self.arguments.board.takes_ingest().is_err()
             || self.arguments.board.head_bytes() > 2 * self.arguments.head_bytes_max;
-        if full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
+        if ingests && full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);
             return Ok(());
         }
