@@ -190,8 +190,7 @@ pub struct Member {
     pub peer: HostPort,
     /// Where clients reach it.
     pub http: HostPort,
-    /// What it may lose power or network together with: copies of a shard are spread over zones. Nothing acts on it
-    /// yet.
+    /// What it may lose power or network together with: copies of a shard are spread over zones.
     pub zone: Option<Name>,
 }
 
@@ -257,9 +256,9 @@ pub struct ClusterSettings {
     pub routing: Routing,
     /// What keeps clusters apart.
     pub cookie: Cookie,
-    /// How long a node may be gone before its replicas are given to others. Nothing acts on it yet.
+    /// How long a node may be gone before its replicas are given to others.
     pub rehome_after: Span,
-    /// Whether replicas are moved to even out what nodes hold. Nothing acts on it yet.
+    /// Whether replicas are moved to even out what nodes hold.
     pub rebalance: bool,
     /// How long records are kept.
     pub retention: RetentionSettings,
