@@ -228,6 +228,10 @@ impl ShardsState {
             if seat.phase == Phase::Stopping && self.children.names().all(|child| **child != *name) {
                 seat.phase = Phase::Clearing;
                 let replica = seat.replica;
+                // From now on others say who leads it.
+                if let Some(seat) = self.site.board.seat(shard) {
+                    seat.send_modify(|seat| seat.standing = SeatStanding::unknown(shard));
+                }
                 // The log-writer is there as long as the node is.
                 let _ = self.site.log.cast(LogWriterMessage::Forget { shard, replica });
                 let disk = Arc::clone(&self.site.env.disk);
@@ -248,9 +252,6 @@ impl ShardsState {
             return;
         }
         self.seats.remove(&shard);
-        if let Some(seat) = self.site.board.seat(shard) {
-            seat.send_modify(|seat| seat.standing = SeatStanding::unknown(shard));
-        }
     }
 
     fn tick(&mut self) -> Result<(), ActorError> {
