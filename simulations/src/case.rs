@@ -1,5 +1,5 @@
-//! What one run of the world depends on, as data: seed, size, knobs, faults. A failing case can be written to a file,
-//! shrunk and replayed. It does not know how a fault is carried out.
+//! What one run of the world depends on, as data: seed, size, knobs, faults, and what operators do. A failing case can be
+//! written to a file, shrunk and replayed. It does not know how a fault or an operation is carried out.
 //!
 //! Times are virtual milliseconds since the start of the run.
 
@@ -11,17 +11,110 @@ use serde::{Deserialize, Serialize};
 pub struct Case {
     /// What every random stream is derived from.
     pub seed: u64,
-    /// How many nodes, with one replica of each shard on three of them.
+    /// How many nodes form the cluster, with one replica of each shard on three of them.
     pub nodes: u64,
+    /// Which nodes may come later, and what the cluster does by itself.
+    #[serde(default)]
+    pub membership: Membership,
     /// What is tuned inside the nodes.
     pub knobs: Knobs,
     /// How long clients write and faults happen; then everything is healed.
     pub busy_ms: u64,
     /// The faults, by time.
     pub faults: Vec<Timed>,
+    /// What operators ask for, by time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Planned>,
     /// A bug to plant, by name; only a build with mutants knows any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
+}
+
+/// Which nodes may come later, and what the cluster does by itself about nodes that come and go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    /// Nodes beside those that form the cluster, numbered after them. They are off until an operation starts them.
+    pub spares: u64,
+    /// How long a node may be gone before its replicas are given to others.
+    pub rehome_after_ms: u64,
+    /// Whether the cluster evens out what nodes hold.
+    pub rebalance: bool,
+    /// Zones that the nodes are dealt out to in turn; none has one where this is zero.
+    pub zones: u64,
+}
+
+/// Nobody comes, and nobody is given up within a run.
+impl Default for Membership {
+    fn default() -> Self {
+        Self { spares: 0, rehome_after_ms: 300_000, rebalance: false, zones: 0 }
+    }
+}
+
+/// An operation and when somebody asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planned {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub operation: Operation,
+}
+
+/// What an operator may ask for. Each is asked for again, of one node after the other, until it is done, makes no sense,
+/// or too much time has passed. Nodes are numbered from one, shards from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operation {
+    /// A spare node is switched on. It waits outside until it is added.
+    Start {
+        /// Which node.
+        node: u64,
+    },
+    /// A spare node becomes one of the cluster, and is switched on if it is off.
+    Add {
+        /// Which node.
+        node: u64,
+    },
+    /// A node is to be emptied.
+    Drain {
+        /// Which node.
+        node: u64,
+    },
+    /// A node that was to be emptied is not.
+    Undrain {
+        /// Which node.
+        node: u64,
+    },
+    /// An empty node leaves for ever.
+    Remove {
+        /// Which node.
+        node: u64,
+    },
+    /// A node that came back on an empty disk is taken as it is.
+    ReplaceStore {
+        /// Which node.
+        node: u64,
+    },
+    /// Shards get another number of copies.
+    SetReplication {
+        /// 1, 3 or 5.
+        copies: u32,
+    },
+    /// A replica moves to a node that has none of its shard.
+    Move {
+        /// Which shard.
+        shard: u32,
+        /// From which of its nodes, and to which of the others, each counted round.
+        pick: u64,
+    },
+    /// The leader of a shard hands over.
+    TransferLeader {
+        /// Which shard.
+        shard: u32,
+        /// To which of its nodes, counted round.
+        pick: u64,
+    },
 }
 
 /// A fault and when it happens.
@@ -70,12 +163,16 @@ pub enum Fault {
         /// Operations of the recovery that still succeed.
         operations: u64,
     },
-    /// A node is gone for good.
+    /// A node is gone for good. It waits until every shard can bear that, and is left out where none can soon.
     Lose {
         /// Which node.
         node: u64,
+        /// It waits for nothing, though the last copy may go with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        heedless: bool,
     },
-    /// A node comes back on an empty disk under its old name. It must see that, say so and not vote.
+    /// A node comes back on an empty disk under its old name, as soon as every shard can bear that. It must stay outside
+    /// and not vote, until somebody says that it is the node from now on.
     Wipe {
         /// Which node.
         node: u64,

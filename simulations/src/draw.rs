@@ -1,4 +1,4 @@
-//! A case from a seed: knobs, and the plan of faults. It does not know what the world makes of them.
+//! A case from a seed: knobs, the plan of faults, and what operators do. It does not know what the world makes of them.
 //!
 //! Every use of randomness has a stream of its own, derived from the seed by name, so that one more draw in one of them
 //! moves nothing in the others. A seed gives the same case on every machine for as long as this room stays as it is; a
@@ -7,6 +7,7 @@
 mod damage;
 mod faults;
 mod knobs;
+mod story;
 
 use millpond::storage::lossy::Draws;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -16,8 +17,9 @@ use crate::case::Case;
 /// The case of a seed, for a cluster of so many nodes.
 pub fn draw(seed: u64, nodes: u64) -> Case {
     let knobs = knobs::draw(&mut Dice::new(seed, "knobs"));
-    let (busy_ms, faults) = faults::draw(seed, nodes, &knobs);
-    Case { seed, nodes, knobs, busy_ms, faults, mutant: None }
+    let drawn = faults::draw(seed, nodes, &knobs);
+    let faults::Drawn { membership, operations, busy_ms, faults } = drawn;
+    Case { seed, nodes, membership, knobs, busy_ms, faults, operations, mutant: None }
 }
 
 /// The stream of a seed that has this name.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond::id::NodeId;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::case::{Case, Fault, FileKind};
+use crate::membership;
 use crate::network::{Network, Weather};
 use crate::node::{Ending, Fate, Node};
 use crate::observe::Observed;
@@ -15,6 +16,9 @@ use crate::observe::Observed;
 const VITAL: [&str; 7] = ["log-writer", "node", "links", "shards", "metadata", "ingest", "query"];
 /// Between two panics of one actor.
 const PANICS_APART: Duration = Duration::from_secs(1);
+/// How long a loss waits until it can be borne, and how often it looks.
+const LOSS_PATIENCE: Duration = Duration::from_secs(8);
+const LOSS_LOOK: Duration = Duration::from_millis(100);
 
 /// What faults are done to.
 pub struct Victims {
@@ -34,11 +38,32 @@ fn millis(ms: u64) -> Duration {
 
 /// Plays the plan to its end.
 pub async fn play(victims: Arc<Victims>, case: &Case) {
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
+    let end = start + millis(case.busy_ms);
     for timed in &case.faults {
         sleep_until(start + millis(timed.at_ms)).await;
         victims.observed.trace.line(format_args!("fault: {:?}", timed.fault));
-        victims.strike(timed.fault.clone());
+        victims.observed.fault(millis(lasts_ms(&timed.fault)));
+        victims.strike(timed.fault.clone(), end);
+    }
+}
+
+/// How long a fault lasts, about; nothing where it is over at once or lasts for ever.
+fn lasts_ms(fault: &Fault) -> u64 {
+    match fault {
+        Fault::Crash { down_ms, .. }
+        | Fault::Kill { down_ms, .. }
+        | Fault::PowerOffAfter { down_ms, .. }
+        | Fault::CrashInRecovery { down_ms, .. }
+        | Fault::SyncFails { down_ms, .. } => *down_ms,
+        Fault::Cut { for_ms, .. }
+        | Fault::Partition { for_ms, .. }
+        | Fault::Bridge { for_ms, .. }
+        | Fault::Weather { for_ms, .. }
+        | Fault::FullDisk { for_ms, .. }
+        | Fault::SlowDisk { for_ms, .. } => *for_ms,
+        Fault::Panic { times, .. } => 1_000 * u64::from(times.saturating_sub(1)),
+        Fault::Lose { .. } | Fault::Wipe { .. } | Fault::FlipBit { .. } | Fault::ClockJump { .. } => 0,
     }
 }
 
@@ -47,7 +72,8 @@ impl Victims {
         self.nodes.iter().find(|node| node.id == NodeId(id))
     }
 
-    fn strike(self: &Arc<Self>, fault: Fault) {
+    /// Strikes; what has to wait waits until `end` at most.
+    fn strike(self: &Arc<Self>, fault: Fault, end: Instant) {
         match fault {
             Fault::Crash { node, down_ms } => self.on(node, |node| node.end(Ending::PowerLost, millis(down_ms))),
             Fault::Kill { node, down_ms } => self.on(node, |node| node.end(Ending::Killed, millis(down_ms))),
@@ -57,8 +83,9 @@ impl Victims {
             Fault::CrashInRecovery { node, down_ms, operations } => {
                 self.on(node, |node| node.crash_in_recovery(operations, millis(down_ms)));
             }
-            Fault::Lose { node } => self.on(node, |node| node.lose()),
-            Fault::Wipe { node } => self.wipe(node),
+            Fault::Lose { node, heedless: true } => self.on(node, |node| node.lose()),
+            Fault::Lose { node, heedless: false } => self.once_bearable(node, end, |node| node.lose()),
+            Fault::Wipe { node } => self.once_bearable(node, end, |node| node.wipe()),
             Fault::Panic { node, actor, times } => self.panic(node, actor, times),
             Fault::Cut { from, to, for_ms } => self.cut(vec![(NodeId(from), NodeId(to))], for_ms),
             Fault::Partition { side, for_ms } => self.cut(self.across(|node| side.contains(&node)), for_ms),
@@ -98,14 +125,25 @@ impl Victims {
         }
     }
 
-    /// A store that was never part of a cluster has nothing to be wiped: wiping waits for the cluster to be formed.
-    fn wipe(&self, node: u64) {
-        let formed = self.nodes.iter().filter_map(|node| node.up()).all(|up| up.site.board.ready().is_ok());
-        if formed && self.nodes.iter().all(|node| node.up().is_some()) {
-            self.on(node, |node| node.wipe());
-        } else {
-            self.observed.trace.line("not wiped: the cluster is not whole");
-        }
+    /// What takes all that a node holds waits until every group can bear that.
+    fn once_bearable(self: &Arc<Self>, node: u64, end: Instant, strike: impl Fn(&Node) + Send + 'static) {
+        let Some(node) = self.node(node).map(Arc::clone) else { return };
+        let (victims, deadline) = (Arc::clone(self), end.min(Instant::now() + LOSS_PATIENCE));
+        tokio::spawn(async move {
+            let mut waited = false;
+            while Instant::now() < deadline {
+                if membership::can_bear(&victims.nodes, &node) {
+                    strike(&node);
+                    return;
+                }
+                if !std::mem::replace(&mut waited, true) {
+                    victims.observed.saw("loss put off");
+                }
+                sleep(LOSS_LOOK).await;
+            }
+            victims.observed.trace.line(format_args!("n{} is not lost: something could be lost with it", node.id));
+            victims.observed.saw("loss skipped");
+        });
     }
 
     fn panic(&self, node: u64, actor: String, times: u32) {
@@ -147,6 +185,11 @@ impl Victims {
 
     fn flip(&self, node: u64, file: FileKind, place: u32) {
         self.on(node, |node| {
+            if !node.is_damaged() && !membership::can_bear(&self.nodes, node) {
+                self.observed.trace.line("no bit is turned: something could be lost with it");
+                self.observed.saw("damage skipped");
+                return;
+            }
             let disk = node.disk();
             let paths = disk.paths(match file {
                 FileKind::Segment => ".blocks",

@@ -3,8 +3,9 @@
 //!
 //! [`world`] is one run of whole nodes, from a [`case`] to a report. A case is data: [`draw`] makes one from a seed,
 //! [`shrink`] a smaller one that still fails. [`node`] is a simulated node over its lives, on the [`ground`] that stands for
-//! its machine and the [`network`] between them; [`faults`] strike them. Clients are in [`workload`], what they saw in
-//! [`history`], which judges it; what is seen from outside in [`observe`] and [`trace`].
+//! its machine and the [`network`] between them; [`faults`] strike them, operators [`operate`] them, and [`membership`] is
+//! what the cluster says of who belongs to it. Clients are in [`workload`], what they saw in
+//! [`history`], which judges it; what is seen from outside in [`observe`], [`groups`] and [`trace`].
 //!
 //! [`wal`] runs the log of one node against a model of it, on a disk that loses, tears and flips. [`model`] is that
 //! model.
@@ -14,11 +15,14 @@ pub mod client;
 pub mod draw;
 pub mod faults;
 pub mod ground;
+pub mod groups;
 pub mod history;
+pub mod membership;
 pub mod model;
 pub mod network;
 pub mod node;
 pub mod observe;
+pub mod operate;
 pub mod shrink;
 pub mod trace;
 pub mod wal;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use millpond::class::Class;
+use millpond::cluster::Cluster;
 use millpond::config::Config;
-use millpond::id::NodeId;
+use millpond::id::{NodeId, StoreId};
 use millpond::storage::lossy::LossyDisk;
 use millpond::storage::wal::WalOptions;
 use millpond_actors::boot::{BootError, Handles, Running, Store, start};
@@ -17,7 +18,7 @@ use millpond_actors::knobs::Knobs;
 use millpond_actors::query::QueryGate;
 use millpond_actors::site::Site;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::ground::{Pace, SimClock, SimHalt, SimRandom, SimThreads};
 use crate::network::Network;
@@ -25,6 +26,8 @@ use crate::observe::Observed;
 
 /// A node that could not start for now is started again after this long, and a process that ended itself as well.
 const RESTART: Duration = Duration::from_millis(500);
+/// A node that is not ready after this long counts as recovering no more.
+const RECOVERY: Duration = Duration::from_secs(20);
 
 /// Why a life ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,16 +104,20 @@ pub enum Fate {
     Lives,
     /// It does not come back.
     Lost,
-    /// It comes back on an empty disk, and must not take part.
-    Wiped,
-    /// It was wiped and has seen it.
-    TurnedAway,
+    /// It was not started yet.
+    Off,
 }
 
 struct State {
     disk: LossyDisk,
     up: Option<Up>,
     fate: Fate,
+    /// Its data folder, once it has begun one.
+    store: Option<StoreId>,
+    /// What its earlier lives knew of the cluster.
+    known: Arc<Cluster>,
+    /// It is being removed from the cluster: it may end itself for that.
+    leaves: bool,
     down: Duration,
     /// Operations after which the next recovery loses power.
     recovery_power: Option<u64>,
@@ -130,7 +137,8 @@ pub struct Node {
     pub clock: Arc<SimClock>,
     /// How long its disk takes.
     pub pace: Arc<Pace>,
-    config: Config,
+    /// Its settings.
+    pub config: Config,
     knobs: Knobs,
     wal: WalOptions,
     workers: usize,
@@ -160,16 +168,21 @@ pub struct NodeParts {
     pub random: Arc<SimRandom>,
     /// Its disk.
     pub disk: LossyDisk,
+    /// Whether it is started with the run.
+    pub starts: bool,
 }
 
 impl Node {
     /// A node that does not run yet.
     pub fn new(parts: NodeParts, network: Network, observed: Arc<Observed>) -> Self {
-        let NodeParts { config, knobs, wal, workers, clock, pace, random, disk } = parts;
+        let NodeParts { config, knobs, wal, workers, clock, pace, random, disk, starts } = parts;
         let state = State {
             disk,
             up: None,
-            fate: Fate::Lives,
+            fate: if starts { Fate::Lives } else { Fate::Off },
+            store: None,
+            known: Arc::default(),
+            leaves: false,
             down: RESTART,
             recovery_power: None,
             sync_fails: false,
@@ -204,6 +217,33 @@ impl Node {
     /// What is meant to become of it.
     pub fn fate(&self) -> Fate {
         self.state().fate
+    }
+
+    /// Its data folder; none before it has begun one.
+    pub fn store(&self) -> Option<StoreId> {
+        self.state().store
+    }
+
+    /// The latest that it knew of the cluster, in any of its lives.
+    pub fn known(&self) -> Arc<Cluster> {
+        let state = self.state();
+        let now = state.up.as_ref().map(|up| Arc::clone(&up.site.board.cluster().borrow()));
+        now.into_iter().chain([Arc::clone(&state.known)]).max_by_key(|known| known.applied()).expect("one at least")
+    }
+
+    /// Switches a spare node on; whether it was off.
+    pub fn switch_on(self: &Arc<Self>) -> bool {
+        let off = self.fate() == Fate::Off;
+        if off {
+            self.state().fate = Fate::Lives;
+            tokio::spawn(Arc::clone(self).run());
+        }
+        off
+    }
+
+    /// Somebody asks the cluster to remove it: it may end itself.
+    pub fn expect_removal(&self) {
+        self.state().leaves = true;
     }
 
     /// Its disk.
@@ -276,9 +316,12 @@ impl Node {
         let seed = self.random.draw();
         {
             let mut state = self.state();
-            state.fate = Fate::Wiped;
+            state.store = None;
+            state.damaged = false;
             state.disk = LossyDisk::new(seed);
         }
+        self.observed.saw("node wiped");
+        self.observed.outside(self.id);
         self.end(Ending::PowerLost, RESTART);
     }
 
@@ -312,9 +355,6 @@ impl Node {
                 Err(why) => self.not_started(why),
             }
             self.network.detach(self.id);
-            if self.fate() == Fate::TurnedAway {
-                return;
-            }
             let down = self.state().down;
             let mut calm = self.calm.subscribe();
             let calm = async { calm.wait_for(|calm| *calm).await.is_ok() };
@@ -329,7 +369,10 @@ impl Node {
     /// What the end of a life leaves behind, and whether it was to be expected.
     fn ended(&self, ending: &Ending) {
         self.observed.trace.line(format_args!("n{} is down: {ending:?}", self.id));
+        self.observed.ended(self.id);
+        let known = self.known();
         let mut state = self.state();
+        state.known = known;
         state.up = None;
         let sync_failed = std::mem::take(&mut state.sync_fails);
         match ending {
@@ -345,14 +388,14 @@ impl Node {
                 let expected = match end {
                     End::Log => sync_failed || state.panics,
                     End::Supervision => state.panics,
-                    End::Store => state.fate == Fate::Wiped,
+                    End::Store => state.leaves,
                 };
                 if *end == End::Log && expected && !state.panics {
                     self.observed.saw("sync failed");
                 }
                 if *end == End::Store && expected {
-                    state.fate = Fate::TurnedAway;
-                    self.observed.saw("wiped node turned away");
+                    state.fate = Fate::Lost;
+                    self.observed.saw("removed node ended itself");
                 }
                 if !expected {
                     drop(state);
@@ -391,6 +434,8 @@ impl Node {
         let draws = [self.random.draw(), self.random.draw(), self.random.draw()];
         let (shared, now) = (Arc::new(disk.clone()), self.clock.now());
         let store = Store::open(&(shared.clone() as _), self.id, self.wal, now, draws)?;
+        self.state().store = Some(store.identity.identity.store);
+        self.observed.starts(self.id, store.identity.identity.store);
         if let Some((file, offset)) = &store.report.cut {
             self.observed.saw("torn tail cut");
             self.observed.trace.line(format_args!("n{} cut its log in {file} at {offset}", self.id));
@@ -433,7 +478,9 @@ impl Node {
         let observed = Arc::clone(&self.observed);
         observed.recovering(true);
         tokio::spawn(async move {
-            while up.life.is_alive() && up.site.board.ready().is_err() {
+            // A node outside is never ready.
+            let outside = Instant::now() + RECOVERY;
+            while up.life.is_alive() && up.site.board.ready().is_err() && Instant::now() < outside {
                 sleep(RESTART / 10).await;
             }
             observed.recovering(false);

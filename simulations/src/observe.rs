@@ -1,22 +1,25 @@
 //! Everything that is seen of a run while it goes on: the trace, what replicas apply and who leads, panics, and how often
-//! rare things happened. It listens to the events that the product itself tells through `tracing`.
+//! rare things happened. It listens to the events that the product itself tells through `tracing`. What is told of members
+//! and moves is `groups`' to judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use millpond::id::NodeId;
+use millpond::id::{NodeId, StoreId};
 use millpond_actors::env::Frame;
 use tracing::field::{Field, Visit};
 use tracing::span;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::groups::{Configuration, Groups};
 use crate::trace::Trace;
 
 /// Violations told of one run; more say nothing new.
 const VIOLATIONS_MAX: usize = 20;
 /// Rare things that a sweep must have met, each at least once.
-pub const RARE: [&str; 22] = [
+pub const RARE: [&str; 40] = [
     "actor down",
     "actor restarted",
     "append refused or unanswered",
@@ -24,21 +27,39 @@ pub const RARE: [&str; 22] = [
     "crash in recovery",
     "crash while writing",
     "credit stall",
+    "damage skipped",
     "damaged record refused",
     "damaged segment read elsewhere",
     "disk full",
+    "drained node removed",
     "election",
     "election during recovery",
     "frame repeated",
+    "idle node removed",
+    "joint change under crash",
+    "learner promoted",
+    "loss put off",
+    "loss skipped",
+    "move cancelled",
+    "move completed",
+    "node joined",
     "node lost for good",
+    "node wiped",
+    "operation done",
+    "operation given up",
+    "operation refused",
     "part came again",
     "read refused",
+    "rehoming completed",
+    "rehoming overlapped another fault",
+    "removed node ended itself",
     "segment sealed",
+    "snapshot installed",
     "snapshot left aside",
+    "store replaced",
     "sync failed",
     "tail closed",
     "torn tail cut",
-    "wiped node turned away",
 ];
 
 #[derive(Default)]
@@ -52,6 +73,9 @@ struct State {
     recovering: u32,
     /// Panics with these words are part of a fault.
     damage_allowed: bool,
+    groups: Groups,
+    /// Nodes that do not form the cluster and have not taken part in it yet.
+    spares: BTreeSet<u64>,
 }
 
 /// What is seen of one run.
@@ -89,6 +113,41 @@ impl Observed {
     /// Nodes whose disks hold turned bits may panic in redb, which trusts its files; the product catches that.
     pub fn allow_damage(&self) {
         self.state().damage_allowed = true;
+    }
+
+    /// A node waits outside the cluster: it must take part in nothing until [`Observed::taken_in`].
+    pub fn outside(&self, node: NodeId) {
+        self.state().groups.outside(node.0, true);
+    }
+
+    /// A node that forms no cluster waits outside.
+    pub fn spare(&self, node: NodeId) {
+        self.outside(node);
+        self.state().spares.insert(node.0);
+    }
+
+    /// Somebody asks for a node to be taken into the cluster, with the data folder that it has.
+    pub fn taken_in(&self, node: NodeId) {
+        self.state().groups.outside(node.0, false);
+    }
+
+    /// A node starts with this data folder.
+    pub fn starts(&self, node: NodeId, store: StoreId) {
+        self.state().groups.starts(node.0, store.0);
+    }
+
+    /// The life of a node ends.
+    pub fn ended(&self, node: NodeId) {
+        if self.state().groups.any_joint() {
+            self.trace.line(format_args!("n{node} ends while members change"));
+            self.saw("joint change under crash");
+        }
+    }
+
+    /// Something goes wrong from now on, for so long.
+    pub fn fault(&self, lasts: Duration) {
+        let now = self.trace.elapsed();
+        self.state().groups.fault(now, now + lasts);
     }
 
     /// A node begins or ends recovering.
@@ -132,6 +191,13 @@ impl Observed {
             "actor failed, it is started again" => self.saw("actor restarted"),
             "the cluster is formed" => self.saw("cluster formed"),
             "segment written" => self.saw("segment sealed"),
+            "members changed" => self.members(fields),
+            "a replica begins" => self.begins(fields),
+            "a snapshot was installed" => self.saw("snapshot installed"),
+            "a move began" => self.began(fields),
+            "a move ended" => self.move_ended(fields),
+            "a move was given up" => self.move_cancelled(fields),
+            "a node changed" => self.node_changed(fields),
             "stored records are damaged, other replicas are asked" => self.saw("damaged segment read elsewhere"),
             "a snapshot is damaged and left aside" | "a snapshot of the metadata group is damaged and left aside" => {
                 self.saw("snapshot left aside");
@@ -149,6 +215,7 @@ impl Observed {
         let (Some(shard), Some(index)) = (fields.text("shard"), fields.number("index")) else { return };
         let (term, sum) = (fields.number("term").unwrap_or(0), fields.number("sum").unwrap_or(0));
         let node = fields.text("node").unwrap_or_default();
+        self.takes_part(fields, &shard);
         let first = {
             let mut state = self.state();
             let entry = state.applied.entry((shard.clone(), index)).or_insert((term, sum, node.clone()));
@@ -170,6 +237,7 @@ impl Observed {
         }
         let (Some(shard), Some(term)) = (fields.text("shard"), fields.number("term")) else { return };
         let node = fields.text("node").unwrap_or_default();
+        self.takes_part(fields, &shard);
         self.saw("election");
         if self.state().recovering > 0 {
             self.saw("election during recovery");
@@ -177,6 +245,77 @@ impl Observed {
         let first = self.state().leaders.entry((shard.clone(), term)).or_insert(node.clone()).clone();
         if first != node {
             self.violation(format_args!("leader: {shard} has two leaders in term {term}, nodes {first} and {node}"));
+        }
+    }
+}
+
+/// What is told of groups and moves.
+impl Observed {
+    fn judged(&self, wrong: Option<String>) {
+        if let Some(wrong) = wrong {
+            self.violation(wrong);
+        }
+    }
+
+    /// A node takes part in a group, which one outside must not.
+    fn takes_part(&self, fields: &Fields, shard: &str) {
+        let Some(node) = fields.number("node") else { return };
+        let wrong = self.state().groups.takes_part(node, shard);
+        self.judged(wrong);
+        let is_spare = self.state().spares.contains(&node);
+        if is_spare && self.state().groups.joined(node) {
+            self.saw("node joined");
+        }
+    }
+
+    fn members(&self, fields: &Fields) {
+        let (Some(shard), Some(index)) = (fields.text("shard"), fields.number("index")) else { return };
+        let node = fields.text("node").unwrap_or_default();
+        let (wrong, promoted) = self.state().groups.members(&shard, index, fields.configuration(), &node);
+        self.judged(wrong);
+        if promoted {
+            self.saw("learner promoted");
+        }
+    }
+
+    fn begins(&self, fields: &Fields) {
+        let (Some(shard), Some(id)) = (fields.text("shard"), fields.number("replica")) else { return };
+        let (Some(node), Some(index)) = (fields.number("node"), fields.number("index")) else { return };
+        self.takes_part(fields, &shard);
+        let (home, members) = {
+            let mut state = self.state();
+            let members = state.groups.begins(&shard, index, &fields.configuration(), &node.to_string());
+            (state.groups.replica(node, &shard, id), members)
+        };
+        self.judged(home);
+        self.judged(members);
+    }
+
+    fn began(&self, fields: &Fields) {
+        let (Some(id), Some(why)) = (fields.number("id"), fields.text("why")) else { return };
+        let now = self.trace.elapsed();
+        self.state().groups.began(id, &why, now);
+    }
+
+    fn move_ended(&self, fields: &Fields) {
+        let (Some(id), Some(shard)) = (fields.number("id"), fields.text("shard")) else { return };
+        let now = self.trace.elapsed();
+        let (rare, wrong) = self.state().groups.ended(id, &shard, now);
+        rare.into_iter().for_each(|rare| self.saw(rare));
+        self.judged(wrong);
+    }
+
+    fn move_cancelled(&self, fields: &Fields) {
+        if fields.number("id").is_some_and(|id| self.state().groups.cancelled(id)) {
+            self.saw("move cancelled");
+        }
+    }
+
+    fn node_changed(&self, fields: &Fields) {
+        let (Some(node), Some(state)) = (fields.number("node"), fields.text("state")) else { return };
+        let rare = self.state().groups.node(node, &state);
+        if let Some(rare) = rare {
+            self.saw(rare);
         }
     }
 }
@@ -196,6 +335,21 @@ impl Fields {
 
     fn number(&self, name: &str) -> Option<u64> {
         self.values.get(name)?.parse().ok()
+    }
+
+    /// The numbers in a field, whatever is around them.
+    fn numbers(&self, name: &str) -> BTreeSet<u64> {
+        let text = self.values.get(name).map_or("", String::as_str);
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+    }
+
+    /// The members of a group.
+    fn configuration(&self) -> Configuration {
+        Configuration {
+            voters: self.numbers("voters"),
+            outgoing: self.numbers("outgoing"),
+            learners: self.numbers("learners"),
+        }
     }
 }
 

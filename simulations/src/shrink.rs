@@ -1,4 +1,4 @@
-//! The smallest case that still fails: fewest faults first, then less time, then fewer clients. It does not know how a
+//! The smallest case that still fails: fewest faults and operations first, then less time, then fewer clients. It does not know how a
 //! case is run, nor what failing is: it hands out candidates and is told which of them fails.
 
 use crate::case::Case;
@@ -73,11 +73,14 @@ impl<T: Tries> Shrinking<'_, T> {
         Ok(found)
     }
 
-    /// Delta debugging: leaves out ever smaller runs of faults, until none can be left out.
+    /// Delta debugging: leaves out ever smaller runs of faults and operations, until none can be left out.
     fn fewer_faults(&mut self) -> Result<(), T::Error> {
         let mut parts = 1;
-        while !self.case.faults.is_empty() {
-            let count = self.case.faults.len();
+        loop {
+            let count = self.case.faults.len() + self.case.operations.len();
+            if count == 0 {
+                break;
+            }
             parts = parts.min(count);
             let candidates = (0..parts).map(|part| self.without(count * part / parts, count * (part + 1) / parts));
             match self.take(candidates.collect())? {
@@ -89,15 +92,20 @@ impl<T: Tries> Shrinking<'_, T> {
         Ok(())
     }
 
+    /// Without some of the faults, which are counted first, and of the operations.
     fn without(&self, from: usize, to: usize) -> Case {
         let mut case = self.case.clone();
-        case.faults.drain(from..to);
+        let faults = case.faults.len();
+        case.operations.drain(from.saturating_sub(faults)..to.saturating_sub(faults));
+        case.faults.drain(from.min(faults)..to.min(faults));
         case
     }
 
-    /// The shortest time that still fails, of a few; never so short that a fault would be left out.
+    /// The shortest time that still fails, of a few; never so short that anything would be left out.
     fn less_time(&mut self) -> Result<(), T::Error> {
-        let least = self.case.faults.last().map_or(0, |timed| timed.at_ms + 1).max(BUSY_MS_MIN);
+        let times = self.case.faults.iter().map(|timed| timed.at_ms);
+        let times = times.chain(self.case.operations.iter().map(|planned| planned.at_ms));
+        let least = times.max().map_or(0, |at_ms| at_ms + 1).max(BUSY_MS_MIN);
         let spare = self.case.busy_ms.saturating_sub(least);
         let mut candidates: Vec<Case> = (0..BUSY_STEPS)
             .map(|step| Case { busy_ms: least + spare * step / BUSY_STEPS, ..self.case.clone() })
@@ -123,7 +131,7 @@ impl<T: Tries> Shrinking<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::Timed;
+    use crate::case::{Operation, Planned, Timed};
     use crate::draw;
 
     /// Fails as a predicate says, and counts.
@@ -152,6 +160,7 @@ mod tests {
     fn crowded() -> Case {
         let mut case = (0..).map(|seed| draw::draw(seed, 3)).find(|case| case.faults.len() >= 12).unwrap();
         case.knobs.clients = 4;
+        case.operations.clear();
         let spaced =
             case.faults.into_iter().zip(1..).map(|(timed, at): (Timed, u64)| Timed { at_ms: at * 500, ..timed });
         case.faults = spaced.collect();
@@ -169,6 +178,16 @@ mod tests {
         assert_eq!(found.case.faults, [first.clone(), second.clone()]);
         assert_eq!((found.case.busy_ms, found.case.knobs.clients, found.least), (second.at_ms + 1, 2, true));
         assert!(found.attempts < 80, "{} attempts", found.attempts);
+    }
+
+    #[test]
+    fn operations_that_do_not_matter_are_left_out_as_faults_are() {
+        let operations = (1..=6).map(|node| Planned { at_ms: node * 3_000, operation: Operation::Drain { node } });
+        let case = Case { operations: operations.collect(), ..crowded() };
+        let (fault, operation) = (case.faults[7].clone(), case.operations[4].clone());
+        let found = shrunk(&case, 500, |case| case.faults.contains(&fault) && case.operations.contains(&operation));
+        assert_eq!((&found.case.faults, &found.case.operations), (&vec![fault], &vec![operation.clone()]));
+        assert!(found.case.busy_ms == operation.at_ms + 1 && found.least);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::case::Knobs;
 use crate::client::{call, escape, get};
 use crate::ground::EPOCH;
 use crate::history::{Event, History, Outcome, Sent};
-use crate::node::Node;
+use crate::node::{Fate, Node};
 use crate::observe::Observed;
 
 /// Clients that follow tails.
@@ -102,9 +102,11 @@ impl Workload {
         self.clients().first().cloned()
     }
 
+    /// A node that runs or did, also one that waits outside the cluster.
     fn any_node(&self, draws: &mut Draws) -> Arc<Node> {
-        let at = usize::try_from(draws.below(self.nodes.len() as u64)).expect("few nodes");
-        Arc::clone(&self.nodes[at])
+        let on: Vec<&Arc<Node>> = self.nodes.iter().filter(|node| node.fate() != Fate::Off).collect();
+        let at = usize::try_from(draws.below(on.len() as u64)).expect("few nodes");
+        Arc::clone(on[at])
     }
 
     fn pause(&self, draws: &mut Draws) -> Duration {

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond::cluster::Cluster;
 use millpond::config::{ByteSize, ClusterFile, Config, NodeFile, Span};
 use millpond::consensus::Role;
 use millpond::id::{Offset, ShardId};
@@ -22,14 +23,18 @@ use crate::case::{Case, Report};
 use crate::faults::{Victims, play};
 use crate::ground::{Pace, SimClock, SimRandom};
 use crate::history::{Held, check};
+use crate::membership;
 use crate::network::{Network, Weather};
 use crate::node::{Fate, Node, NodeParts};
 use crate::observe::{Listener, Observed};
+use crate::operate::{self, Operators};
 use crate::trace::Trace;
 use crate::workload::Workload;
 
 /// Virtual time after the faults in which replicas converge and writes resume.
 const CALM: Duration = Duration::from_secs(30);
+/// The same where replicas may have to move first, beside the time that a node may be gone.
+const CALM_MOVING: Duration = Duration::from_secs(60);
 /// Between two looks at whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 /// Virtual time after which a node that was killed has no actor left.
@@ -83,9 +88,12 @@ fn report(observed: &Observed) -> Report {
 struct World {
     nodes: Vec<Arc<Node>>,
     victims: Arc<Victims>,
+    operators: Arc<Operators>,
     workload: Arc<Workload>,
     observed: Arc<Observed>,
     shards: u32,
+    /// How long after the last fault everything may take to be well again.
+    patience: Duration,
     actors_before: usize,
 }
 
@@ -95,24 +103,35 @@ impl World {
         let weather = Weather { drop: 0, repeat: 0, delay_us: knobs.latency_us, reorders: false };
         let network = Network::new(stream(case.seed, "network"), weather, Arc::clone(&observed));
         let start = Instant::now();
-        let nodes: Vec<Arc<Node>> = (1..=case.nodes)
+        let membership = &case.membership;
+        let nodes: Vec<Arc<Node>> = (1..=case.nodes + membership.spares)
             .map(|id| Arc::new(Node::new(parts(case, id, start), network.clone(), Arc::clone(&observed))))
             .collect();
         let victims = Victims { nodes: nodes.clone(), network, weather, observed: Arc::clone(&observed) };
         let workload = Workload::new(nodes.clone(), knobs.clone(), Arc::clone(&observed));
+        let operators = Arc::new(Operators { nodes: nodes.clone(), observed: Arc::clone(&observed) });
+        let moves = membership.spares > 0 || !case.operations.is_empty();
+        let moving = CALM_MOVING + Duration::from_millis(membership.rehome_after_ms);
+        let patience = if moves { moving } else { CALM };
         let actors_before = ractor::registry::get_all_pids().len();
-        Self { nodes, victims: Arc::new(victims), workload, observed, shards: knobs.shards, actors_before }
+        let (victims, shards) = (Arc::new(victims), knobs.shards);
+        Self { nodes, victims, operators, workload, observed, shards, patience, actors_before }
     }
 
     async fn live(&self, case: &Case) {
         for node in &self.nodes {
-            tokio::spawn(Arc::clone(node).run());
+            if node.fate() == Fate::Off {
+                self.observed.spare(node.id);
+            } else {
+                tokio::spawn(Arc::clone(node).run());
+            }
         }
         self.workload.start(stream(case.seed, "workload"));
         let busy = Duration::from_millis(case.busy_ms);
         let faults = play(Arc::clone(&self.victims), case);
-        // A plan is made to end before, so nothing of it is left to happen in the calm.
-        let _ = tokio::time::timeout(busy, async { tokio::join!(faults, sleep(busy)) }).await;
+        let operations = operate::play(Arc::clone(&self.operators), case);
+        // Faults are made to end before, and an operator who is not done asks no more: nothing happens in the calm.
+        let _ = tokio::time::timeout(busy, async { tokio::join!(faults, operations, sleep(busy)) }).await;
         self.calm().await;
         self.compare().await;
         for violation in check(&self.workload.history()) {
@@ -121,7 +140,7 @@ impl World {
         self.stop().await;
     }
 
-    /// Nothing goes wrong any more: within [`CALM`] clients finish and replicas agree.
+    /// Nothing goes wrong any more: within its patience clients finish, replicas are where they should be, and agree.
     async fn calm(&self) {
         self.observed.trace.line("calm");
         self.victims.network.heal_all();
@@ -131,7 +150,7 @@ impl World {
             node.pace.slow(1);
         }
         self.workload.finish();
-        let deadline = Instant::now() + CALM;
+        let deadline = Instant::now() + self.patience;
         let mut settled = false;
         loop {
             let waiting = || self.workload.waiting().map(|client| format!("{client} has not ended"));
@@ -145,63 +164,74 @@ impl World {
                 continue;
             };
             if Instant::now() >= deadline + if settled { limits::INGEST_DEADLINE } else { Duration::ZERO } {
-                self.observed.violation(format_args!("calm: {CALM:?} after the last fault {missing}"));
+                self.observed.violation(format_args!("calm: {:?} after the last fault {missing}", self.patience));
                 return;
             }
             sleep(LOOK).await;
         }
     }
 
-    /// Nodes that must be whole in the end.
-    fn sound(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.nodes.iter().filter(|node| node.fate() == Fate::Lives && !node.is_damaged())
+    /// Nodes that belong to the cluster and must be whole in the end.
+    fn sound<'a>(&'a self, cluster: &'a Cluster) -> impl Iterator<Item = &'a Arc<Node>> {
+        self.nodes.iter().filter(|node| membership::state(cluster, node).is_some() && !node.is_damaged())
     }
 
     /// What keeps the cluster from being at rest.
     fn missing(&self) -> Option<String> {
-        if let Some(node) = self.nodes.iter().find(|node| node.fate() == Fate::Wiped) {
-            return Some(format!("the wiped node {} has not been turned away", node.id));
-        }
-        for shard in (0..self.shards).map(ShardId) {
-            let mut ends = Vec::new();
-            for node in self.sound() {
-                let Some(up) = node.up() else { return Some(format!("node {} is down", node.id)) };
-                let cluster = up.site.board.cluster().borrow().clone();
-                let Some(placement) = cluster.shards().placement(shard) else {
-                    return Some(format!("node {} knows no place of {shard}", node.id));
-                };
-                if !placement.replicas.contains_key(&node.id) {
-                    continue;
-                }
-                let standing = up.site.board.standing(shard)?;
-                if standing.leader.is_none() {
-                    return Some(format!("{shard} has no leader on node {}", node.id));
-                }
-                ends.push((standing.next_offset, node.id, standing.role == Role::Leader));
-            }
-            if ends.windows(2).any(|pair| pair[0].0 != pair[1].0) {
-                return Some(format!("replicas of {shard} end at {ends:?}"));
+        let cluster = membership::latest(&self.nodes);
+        for node in self.sound(&cluster) {
+            let Some(up) = node.up() else { return Some(format!("node {} is down", node.id)) };
+            let (knows, latest) = (up.site.board.cluster().borrow().applied(), cluster.applied());
+            if knows != latest {
+                return Some(format!("node {} knows the cluster as of {knows} and not of {latest}", node.id));
             }
         }
-        None
+        let misplaced = membership::misplaced(&cluster, &self.nodes).or_else(|| self.left_behind(&cluster));
+        misplaced.or_else(|| (0..self.shards).find_map(|shard| self.apart(&cluster, ShardId(shard))))
+    }
+
+    /// Whether the replicas of a shard disagree.
+    fn apart(&self, cluster: &Cluster, shard: ShardId) -> Option<String> {
+        let mut ends = Vec::new();
+        for node in self.sound(cluster).filter(|node| membership::holds(cluster, node, shard)) {
+            let standing = node.up()?.site.board.standing(shard)?;
+            if standing.leader.is_none() {
+                return Some(format!("{shard} has no leader on node {}", node.id));
+            }
+            let placed = cluster.placement(shard).and_then(|placement| placement.replicas.get(&node.id)).copied();
+            if standing.replica != placed {
+                let runs = standing.replica;
+                return Some(format!("node {} runs replica {runs:?} of {shard}, placed is {placed:?}", node.id));
+            }
+            ends.push((standing.next_offset, node.id, standing.role == Role::Leader));
+        }
+        let apart = ends.windows(2).any(|pair| pair[0].0 != pair[1].0);
+        apart.then(|| format!("replicas of {shard} end at {ends:?}"))
+    }
+
+    /// What a node still has of a shard that is not placed there: a replica that runs, or files.
+    fn left_behind(&self, cluster: &Cluster) -> Option<String> {
+        self.sound(cluster).find_map(|node| {
+            let up = node.up()?;
+            let strange = (0..self.shards).map(ShardId).find(|shard| {
+                let folder = format!("shards/{}/", shard.0);
+                let runs = up.site.board.standing(*shard).is_some_and(|standing| standing.replica.is_some());
+                !membership::holds(cluster, node, *shard) && (runs || !node.disk().paths(&folder).is_empty())
+            })?;
+            Some(format!("node {} has something of {strange}, which is not placed there", node.id))
+        })
     }
 
     /// Reads every replica whole, for the history to be judged by.
     async fn compare(&self) {
+        let cluster = membership::latest(&self.nodes);
         for node in &self.nodes {
             for shard in (0..self.shards).map(ShardId) {
-                if self.holds(node, shard) {
+                if membership::holds(&cluster, node, shard) {
                     self.read(node, shard).await;
                 }
             }
         }
-    }
-
-    fn holds(&self, node: &Node, shard: ShardId) -> bool {
-        node.up().is_some_and(|up| {
-            let cluster = up.site.board.cluster().borrow().clone();
-            cluster.shards().placement(shard).is_some_and(|placement| placement.replicas.contains_key(&node.id))
-        })
     }
 
     async fn read(&self, node: &Arc<Node>, shard: ShardId) {
@@ -216,6 +246,8 @@ impl World {
                 }
             }
             None if node.is_damaged() => self.observed.saw("damaged record refused"),
+            // It may have moved meanwhile, to even out what nodes hold.
+            None if !membership::holds(&membership::latest(&self.nodes), node, shard) => {}
             None => {
                 self.observed.violation(format_args!("read: node {} does not show its {shard} in the calm", node.id))
             }
@@ -272,21 +304,29 @@ fn parts(case: &Case, id: u64, start: Instant) -> NodeParts {
         pace: Arc::new(Pace::new(seed("pace"), knobs.disk_us)),
         random: Arc::new(SimRandom::new(seed("random"))),
         disk: LossyDisk::new(seed("disk")),
+        starts: id <= case.nodes,
     }
 }
 
 fn config(case: &Case, id: u64) -> Config {
     let replication = if case.nodes < 3 { 1 } else { 3 };
+    let membership = &case.membership;
     let mut text = format!(
-        "name = \"simulation\"\nshards = {}\nreplication = {replication}\nrouting = \"hash\"\ncookie = \"simulation\"\n",
-        case.knobs.shards
+        "name = \"simulation\"\nshards = {}\nreplication = {replication}\nrouting = \"hash\"\ncookie = \"simulation\"\n\
+         rehome_after = \"{}ms\"\nrebalance = {}\n",
+        case.knobs.shards, membership.rehome_after_ms, membership.rebalance
     );
-    for node in 1..=case.nodes {
+    // A node that joins later knows those that it can ask, and itself.
+    let others = (1..=case.nodes).filter(|node| *node != id);
+    for node in others.chain([id]) {
         text.push_str(&format!(
             "[[nodes]]\nid = {node}\nname = \"node-{node}\"\npeer = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n",
             4_100 + node,
             3_100 + node
         ));
+        if let Some(zone) = node.checked_rem(membership.zones) {
+            text.push_str(&format!("zone = \"zone-{zone}\"\n"));
+        }
     }
     let cluster = ClusterFile::parse(&text, "cluster.toml").expect("the simulation's cluster file keeps the rules");
     let node = format!("cluster = \"cluster.toml\"\nid = {id}\nfault_injection = true\n");

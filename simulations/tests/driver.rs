@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use millpond_simulations::case::{Case, Fault, Knobs, Timed};
+use millpond_simulations::case::{Case, Fault, Knobs, Membership, Timed};
 use millpond_simulations::draw;
 
 fn simulations(arguments: &[&str]) -> Output {
@@ -32,12 +32,14 @@ fn doomed() -> Case {
     let mut case = draw::draw(1, 3);
     let faults = [
         (6_500, Fault::ClockJump { node: 3, by_ms: 5 }),
-        (7_000, Fault::Lose { node: 1 }),
+        (7_000, Fault::Lose { node: 1, heedless: true }),
         (7_500, Fault::SlowDisk { node: 3, factor: 2, for_ms: 200 }),
-        (8_000, Fault::Lose { node: 2 }),
+        (8_000, Fault::Lose { node: 2, heedless: true }),
     ];
     case.faults = faults.into_iter().map(|(at_ms, fault)| Timed { at_ms, fault }).collect();
     case.busy_ms = 9_000;
+    case.operations.clear();
+    case.membership = Membership::default();
     // Little load, so that it is soon over.
     case.knobs = Knobs { shards: 1, clients: 1, streams: 1, request_bytes: 100, pause_ms: 200, ..case.knobs };
     case
@@ -115,7 +117,7 @@ fn a_failure_shows_everything_that_is_needed_to_see_it_again() {
     ] {
         assert!(said.contains(part), "{part:?} is missing in\n{said}");
     }
-    assert!(said.contains("\nfault      at 7000 ms {\"lose\":{\"node\":1}}\n"), "{said}");
+    assert!(said.contains("\nfault      at 7000 ms {\"lose\":{\"node\":1,\"heedless\":true}}\n"), "{said}");
     assert!(said.ends_with(&format!("replay {}\n", plan.display())), "{said}");
 }
 
@@ -127,7 +129,7 @@ fn of_a_plan_that_fails_the_faults_that_matter_are_left() {
     let said = expect(&simulations(&arguments), 0);
     let shrunk: Case = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     let lost: Vec<&Fault> = shrunk.faults.iter().map(|timed| &timed.fault).collect();
-    assert_eq!(lost, [&Fault::Lose { node: 1 }, &Fault::Lose { node: 2 }], "{said}");
+    assert_eq!(lost, [&Fault::Lose { node: 1, heedless: true }, &Fault::Lose { node: 2, heedless: true }], "{said}");
     assert!(said.contains("4 faults to 2 in "), "{said}");
     expect(&simulations(&["replay", out.to_str().unwrap()]), 1);
 }

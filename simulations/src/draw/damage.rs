@@ -1,4 +1,6 @@
-//! The faults that do not heal by themselves: a node that is lost, one that is wiped, and bits that turn over at rest.
+//! The faults that do not heal by themselves, where replicas stay where they are: a node that is lost, one that is wiped,
+//! and bits that turn over at rest. Where nodes come and go only the bits are drawn here, and whether a node may be lost
+//! is looked at when it is due (`crate::membership`), as is whether a bit may turn.
 //!
 //! What is promised: an acknowledged record is durable on a majority of its shard's replicas, and survives any minority
 //! of disks. So each of these faults may cost a copy, and too many of them the last one. What can destroy the last
@@ -77,7 +79,7 @@ pub(super) fn draw(dice: &mut Dice, nodes: u64, map: &ShardMap, busy_ms: u64) ->
 fn one(dice: &mut Dice, node: u64, busy_ms: u64) -> Vec<Timed> {
     let at_ms = dice.between(FORMED_MS, busy_ms - 1);
     match dice.below(4) {
-        0 => vec![Timed { at_ms, fault: Fault::Lose { node } }],
+        0 => vec![Timed { at_ms, fault: Fault::Lose { node, heedless: false } }],
         1 => vec![Timed { at_ms, fault: Fault::Wipe { node } }],
         _ => {
             let flips = dice.between(1, FLIPS_MAX);

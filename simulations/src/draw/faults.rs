@@ -3,7 +3,7 @@
 //! Each seed has its own mix: it enables some kinds of fault and weighs them, so that some seeds are all power failures
 //! and others all weather. Faults may overlap, also on one node. Those here heal by themselves, mostly within
 //! seconds: most of a run has a majority, and not all of it. What lasts is cut to end with the time in which clients
-//! write. Those that do not heal are [`damage`]'s.
+//! write. Those that do not heal are [`damage`]'s, or belong to a [`story`] where nodes come and go.
 //!
 //! Clocks: a jump is small, so that all jumps of a run together stay within what a node accepts of a client's clock. One
 //! node of a run may jump by hours: its peers must not follow it.
@@ -14,8 +14,8 @@ use millpond::id::NodeId;
 use millpond::limits;
 use millpond::placement::ShardMap;
 
-use super::{Dice, damage};
-use crate::case::{Fault, Knobs, Timed};
+use super::{Dice, damage, story};
+use crate::case::{Fault, Knobs, Membership, Planned, Timed};
 
 /// Faults that are drawn one by one.
 const FAULTS_MAX: u64 = 14;
@@ -69,16 +69,35 @@ enum Kind {
     ClockJump,
 }
 
-/// How long clients write, and the plan.
-pub(super) fn draw(seed: u64, nodes: u64, knobs: &Knobs) -> (u64, Vec<Timed>) {
+/// What a seed draws besides its knobs.
+pub(super) struct Drawn {
+    pub(super) membership: Membership,
+    pub(super) operations: Vec<Planned>,
+    /// How long clients write.
+    pub(super) busy_ms: u64,
+    /// By time.
+    pub(super) faults: Vec<Timed>,
+}
+
+/// What happens in a seed, by faults and by operators.
+pub(super) fn draw(seed: u64, nodes: u64, knobs: &Knobs) -> Drawn {
     let mut dice = Dice::new(seed, "faults");
     let busy_ms = dice.between(8_000, 25_000);
     let map = damage::placement(nodes, knobs.shards);
-    let mut faults = damage::draw(&mut Dice::new(seed, "damage"), nodes, &map, busy_ms);
-    let gone = faults.iter().any(|timed| matches!(timed.fault, Fault::Lose { .. } | Fault::Wipe { .. }));
+    let mut damage = damage::draw(&mut Dice::new(seed, "damage"), nodes, &map, busy_ms);
+    let flips = damage.iter().any(|timed| matches!(timed.fault, Fault::FlipBit { .. }));
+    let story = story::draw(seed, nodes, knobs, flips);
+    let busy_ms = story.busy_ms.unwrap_or(busy_ms);
+    let told = story.busy_ms.is_some();
+    if told {
+        damage.retain(|timed| !is_loss(&timed.fault));
+    }
+    let gone = damage.iter().any(|timed| is_loss(&timed.fault));
     let from_ms = if gone { damage::FORMED_MS } else { 0 };
+    let mut faults = damage;
 
-    let mut plan = Plan { dice, nodes, map, knobs, far_jumped: false };
+    let mut plan =
+        Plan { dice, nodes: nodes + story.membership.spares, founders: nodes, map, knobs, far_jumped: false };
     let enabled = plan.mix();
     for _ in 0..plan.dice.below(FAULTS_MAX + 1) {
         let at_ms = plan.dice.between(from_ms, busy_ms - LAST_MS);
@@ -98,13 +117,26 @@ pub(super) fn draw(seed: u64, nodes: u64, knobs: &Knobs) -> (u64, Vec<Timed>) {
         end_within(&mut timed.fault, left_ms);
         left_ms > 0
     });
-    (busy_ms, without_the_lost(faults))
+    faults.extend(story.losses);
+    faults.sort_by_key(|timed| timed.at_ms);
+    if !told {
+        faults = without_the_lost(faults);
+    }
+    Drawn { membership: story.membership, operations: story.operations, busy_ms, faults }
+}
+
+/// Whether a node does not come back from it, or comes back with nothing.
+pub(super) fn is_loss(fault: &Fault) -> bool {
+    matches!(fault, Fault::Lose { .. } | Fault::Wipe { .. })
 }
 
 /// What a plan is drawn with.
 struct Plan<'a> {
     dice: Dice,
+    /// All of them, spare ones included.
     nodes: u64,
+    /// Those that form the cluster.
+    founders: u64,
     map: ShardMap,
     knobs: &'a Knobs,
     far_jumped: bool,
@@ -192,10 +224,12 @@ impl Plan<'_> {
         if dice.one_in(20) {
             return (*dice.pick(&["log-writer", "node"])).to_owned();
         }
-        let placed = self.map.shards.iter().filter(|placement| placement.replicas.contains_key(&NodeId(node)));
+        // What comes to a spare node is not known here.
+        let spare = node > self.founders;
+        let placed = self.map.shards.iter().filter(|placement| spare || placement.replicas.contains_key(&NodeId(node)));
         let placed: Vec<String> = placed.map(|placement| placement.shard.to_string()).collect();
         if !placed.is_empty() && dice.one_in(2) {
-            let of = ["/replica", "/replica", "/sealer", "/snapshotter", ""];
+            let of = ["/replica", "/replica", "/sealer", "/snapshotter", "/fetcher", ""];
             return format!("{}{}", dice.pick(&placed), dice.pick(&of));
         }
         let ingester = dice.below(self.knobs.workers as u64);
@@ -292,18 +326,17 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).expect("at most days")
 }
 
-/// By time; and nothing more happens to a node that is lost.
+/// Nothing more happens to a node that is lost.
 fn without_the_lost(mut faults: Vec<Timed>) -> Vec<Timed> {
     let lost: BTreeMap<u64, u64> = faults
         .iter()
-        .filter_map(|timed| if let Fault::Lose { node } = timed.fault { Some((node, timed.at_ms)) } else { None })
+        .filter_map(|timed| if let Fault::Lose { node, .. } = timed.fault { Some((node, timed.at_ms)) } else { None })
         .collect();
     let is_lost = |timed: &Timed| {
         let after = node_of(&timed.fault).and_then(|node| lost.get(&node)).is_some_and(|at| timed.at_ms >= *at);
         after && !matches!(timed.fault, Fault::Lose { .. })
     };
     faults.retain(|timed| !is_lost(timed));
-    faults.sort_by_key(|timed| timed.at_ms);
     faults
 }
 
@@ -314,7 +347,7 @@ pub(super) fn node_of(fault: &Fault) -> Option<u64> {
         | Fault::Kill { node, .. }
         | Fault::PowerOffAfter { node, .. }
         | Fault::CrashInRecovery { node, .. }
-        | Fault::Lose { node }
+        | Fault::Lose { node, .. }
         | Fault::Wipe { node }
         | Fault::Panic { node, .. }
         | Fault::SyncFails { node, .. }
