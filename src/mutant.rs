@@ -97,12 +97,28 @@ pub enum Mutant {
     /// A link does not notice that frames were lost. Whoever waits for an answer that will never come waits until the
     /// deadline of the call: queries and tails hang for a minute. Seen when frames are lost on a link that stays up.
     LossUnnoticed,
+    /// Where a node comes back with an empty data folder and is taken as it is, the replicas that it had are not given up:
+    /// it starts them again under their old ids, without what they had promised. Seen when the store of a wiped node is
+    /// replaced.
+    ReplicaIdReused,
+    /// A file that was copied from another node gets its name whether or not it has the hash that was announced. What was
+    /// damaged there, or torn here, is the state of a replica that nothing has happened to. Seen when replicas move while a
+    /// segment of their source is damaged, or when a node loses power in the middle of a copy.
+    InstalledUnchecked,
+    /// A snapshot holds the members of its group as of the snapshot before it. A replica that begins with it goes by
+    /// members whose successors are in no log any more. Seen when members changed between two seals, and a replica
+    /// starts again, or anew, after the second.
+    MembersOfAnotherIndex,
+    /// A move ends as soon as its group is joint, so that the replica that goes is removed while it may still be needed.
+    /// Where more nodes are away meanwhile, the group has no majority of its old voters and stands still. Seen with every
+    /// move that ends in a joint change, by whoever compares the two.
+    RemovedWhileJoint,
 }
 
 use Mutant::*;
 
 /// Every mutant, in the order of [`NAMES`].
-const ALL: [Mutant; 24] = [
+const ALL: [Mutant; 28] = [
     AckBeforeSync,
     HardStateDropped,
     KeysNotInSnapshot,
@@ -127,6 +143,10 @@ const ALL: [Mutant; 24] = [
     DeposedLeaderTrusted,
     MissingShardLeftOut,
     LossUnnoticed,
+    ReplicaIdReused,
+    InstalledUnchecked,
+    MembersOfAnotherIndex,
+    RemovedWhileJoint,
 ];
 
 /// What the mutants are called outside, in the order in which they are declared.
@@ -155,6 +175,10 @@ pub const NAMES: &[&str] = &[
     "deposed-leader-trusted",
     "missing-shard-left-out",
     "loss-unnoticed",
+    "replica-id-reused",
+    "installed-unchecked",
+    "members-of-another-index",
+    "removed-while-joint",
 ];
 
 /// No mutant has this name.

@@ -298,7 +298,9 @@ impl Cluster {
         self.replica_ids = ReplicaIds::after(observer);
         self.observers.insert(node, observer);
         self.shards.epoch = epoch;
-        self.lost.extend(gone);
+        if !mutant!(ReplicaIdReused) {
+            self.lost.extend(gone);
+        }
         self.members.entry(node).and_modify(|member| member.store = store);
         Ok(Applied::StoreReplaced { node, lost })
     }

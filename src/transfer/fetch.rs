@@ -373,7 +373,7 @@ impl Fetch {
         let Some(plan) = &self.plan else { return };
         let Some(target) = plan.target(plan.at) else { return };
         let Some(part) = self.parts.get_mut(name) else { return };
-        if found == Some(target.fits) {
+        if found == Some(target.fits) || mutant!(InstalledUnchecked) {
             part.hash = Some(target.fits.hash);
             self.failures = 0;
             return;
