@@ -108,7 +108,8 @@ impl ReplicaState {
             Effect::Members { members, index } => {
                 tracing::info!(
                     node = self.arguments.env.node.0, shard = %self.arguments.group.shard, index = index.0,
-                    members = ?members.encode(), "members changed"
+                    voters = ?members.voters, outgoing = ?members.outgoing, learners = ?members.learners,
+                    "members changed"
                 );
                 self.publish();
             }

@@ -367,6 +367,11 @@ impl ReplicaState {
             seed: self.arguments.env.random.draw(),
             knobs: self.arguments.env.knobs.consensus,
         };
+        let Members { voters, outgoing, learners, .. } = &options.members;
+        tracing::debug!(
+            node = self.arguments.env.node.0, shard = %shard, replica = id.0, index = machine.applied().0, ?voters,
+            ?outgoing, ?learners, "a replica begins"
+        );
         let core = Core::new(options, recovered, machine.applied())?;
         self.core = Some(core);
         self.publish();

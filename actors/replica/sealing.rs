@@ -85,7 +85,9 @@ impl ReplicaState {
             (Stage::Segment, Some(sealer)) => sealer.cast(SealerMessage::Seal { work, reply }).is_ok(),
             (Stage::Segment, None) | (Stage::Snapshot, _) => {
                 let manifest = machine.manifest(seal.written.as_ref());
-                let members = core.members_at(work.through()).expect("it is newer than the newest snapshot").clone();
+                let other = millpond::mutant!(MembersOfAnotherIndex);
+                let as_of = if other { machine.sealed() } else { work.through() };
+                let members = core.members_at(as_of).expect("it is not older than the newest snapshot").clone();
                 let write = SnapshotterMessage::Write { work, manifest, members, reply };
                 self.arguments.snapshotter.cast(write).is_ok()
             }

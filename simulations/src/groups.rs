@@ -96,9 +96,15 @@ impl Groups {
         (None, promoted)
     }
 
-    /// The members of a group that a replica begins with, as of an index that some entry before made so. A group that
-    /// has changed nothing yet is not known here.
-    pub fn begins(&self, shard: &str, index: u64, members: &Configuration, node: &str) -> Option<String> {
+    /// The members of a group that a replica begins with, as of an index: some entry before made them so, or the group
+    /// began with them. One that learns them from the log begins with none.
+    pub fn begins(&mut self, shard: &str, index: u64, members: &Configuration, node: &str) -> Option<String> {
+        if *members == Configuration::default() {
+            return None;
+        }
+        if index == 0 {
+            return self.members(shard, 0, members.clone(), node).0;
+        }
         let group = self.configurations.get(shard)?;
         let (at, known) = group.range(..=index).next_back()?;
         (known != members).then(|| {
@@ -196,6 +202,9 @@ mod tests {
         assert!(groups.members("shard-0", 9, learner.clone(), "3").0.unwrap().starts_with("members: "));
         assert_eq!(groups.begins("shard-0", 8, &learner, "4"), None);
         assert_eq!(groups.begins("shard-0", 6, &joint, "4"), None, "nothing is known of that");
+        assert_eq!(groups.begins("shard-0", 8, &Configuration::default(), "4"), None, "it learns them");
+        assert_eq!(groups.begins("shard-0", 0, &configuration(&[1, 2, 3], &[], &[]), "1"), None);
+        assert!(groups.begins("shard-0", 0, &joint, "2").is_some(), "not what the group began with");
         assert!(groups.begins("shard-0", 8, &joint, "4").unwrap().contains("entry 7"));
         assert!(groups.any_joint());
     }

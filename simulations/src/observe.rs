@@ -193,7 +193,7 @@ impl Observed {
             "segment written" => self.saw("segment sealed"),
             "members changed" => self.members(fields),
             "a replica begins" => self.begins(fields),
-            "a snapshot was installed" => self.saw("snapshot installed"),
+            "snapshot installed" => self.saw("snapshot installed"),
             "a move began" => self.began(fields),
             "a move ended" => self.move_ended(fields),
             "a move was given up" => self.move_cancelled(fields),
