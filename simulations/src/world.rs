@@ -150,24 +150,29 @@ impl World {
             node.pace.slow(1);
         }
         self.workload.finish();
-        let deadline = Instant::now() + self.patience;
+        let calm = Instant::now();
         let mut settled = false;
         loop {
             let waiting = || self.workload.waiting().map(|client| format!("{client} has not ended"));
-            let Some(missing) = self.missing().or_else(waiting) else {
-                if settled {
+            let (missing, patience) = match self.missing().or_else(waiting) {
+                Some(missing) => (Some(missing), self.patience),
+                // Files that somebody began to copy are held for so long.
+                None => (self.left_behind(), self.patience + limits::TRANSFER_LEASE),
+            };
+            let settling = if settled { limits::INGEST_DEADLINE } else { Duration::ZERO };
+            match missing {
+                None if settled => return,
+                None => {
+                    // What a client gave up may still be on its way in an ingester.
+                    sleep(limits::INGEST_DEADLINE).await;
+                    settled = true;
+                }
+                Some(missing) if Instant::now() >= calm + patience + settling => {
+                    self.observed.violation(format_args!("calm: {patience:?} after the last fault {missing}"));
                     return;
                 }
-                // What a client gave up may still be on its way in an ingester.
-                sleep(limits::INGEST_DEADLINE).await;
-                settled = true;
-                continue;
-            };
-            if Instant::now() >= deadline + if settled { limits::INGEST_DEADLINE } else { Duration::ZERO } {
-                self.observed.violation(format_args!("calm: {:?} after the last fault {missing}", self.patience));
-                return;
+                Some(_) => sleep(LOOK).await,
             }
-            sleep(LOOK).await;
         }
     }
 
@@ -186,7 +191,7 @@ impl World {
                 return Some(format!("node {} knows the cluster as of {knows} and not of {latest}", node.id));
             }
         }
-        let misplaced = membership::misplaced(&cluster, &self.nodes).or_else(|| self.left_behind(&cluster));
+        let misplaced = membership::misplaced(&cluster, &self.nodes);
         misplaced.or_else(|| (0..self.shards).find_map(|shard| self.apart(&cluster, ShardId(shard))))
     }
 
@@ -210,13 +215,14 @@ impl World {
     }
 
     /// What a node still has of a shard that is not placed there: a replica that runs, or files.
-    fn left_behind(&self, cluster: &Cluster) -> Option<String> {
-        self.sound(cluster).find_map(|node| {
+    fn left_behind(&self) -> Option<String> {
+        let cluster = membership::latest(&self.nodes);
+        self.sound(&cluster).find_map(|node| {
             let up = node.up()?;
             let strange = (0..self.shards).map(ShardId).find(|shard| {
                 let folder = format!("shards/{}/", shard.0);
                 let runs = up.site.board.standing(*shard).is_some_and(|standing| standing.replica.is_some());
-                !membership::holds(cluster, node, *shard) && (runs || !node.disk().paths(&folder).is_empty())
+                !membership::holds(&cluster, node, *shard) && (runs || !node.disk().paths(&folder).is_empty())
             })?;
             Some(format!("node {} has something of {strange}, which is not placed there", node.id))
         })
