@@ -20,7 +20,6 @@ fn three_replicas_elect_one_leader_and_replicate() {
     world.propose(leader, 1, "one");
     world.propose(leader, 2, "two");
     world.run();
-    // A leader forgets who answered whenever it checks for its quorum, and hears of them with its next heartbeat.
     world.tick(limits::HEARTBEAT_TICKS + 1);
     for at in 1..=3 {
         let texts: Vec<_> = world.seat(at).applied.iter().map(|entry| entry.payload.clone()).collect();
@@ -31,6 +30,23 @@ fn three_replicas_elect_one_leader_and_replicate() {
     let peers = world.replica(leader).peers();
     assert_eq!(peers.iter().map(|peer| peer.matched).collect::<Vec<_>>(), [Index(3), Index(3)]);
     assert!(peers.iter().all(|peer| peer.state == PeerState::Replicating && peer.active));
+}
+
+#[test]
+fn who_answers_is_active_at_every_tick_and_who_does_not_is_active_no_more() {
+    let mut world = World::led();
+    world.tick(2 * limits::ELECTION_TICKS);
+    let active = |world: &World| world.replica(1).peers().iter().filter(|peer| peer.active).count();
+    for _ in 0..3 * limits::ELECTION_TICKS {
+        world.tick(1);
+        assert_eq!(active(&world), 2);
+    }
+    world.isolate(3);
+    world.tick(2 * limits::ELECTION_TICKS);
+    for _ in 0..2 * limits::ELECTION_TICKS {
+        world.tick(1);
+        assert_eq!(active(&world), 1);
+    }
 }
 
 #[test]

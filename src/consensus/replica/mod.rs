@@ -15,7 +15,7 @@ mod offers;
 mod start;
 mod status;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub struct Replica {
     reads: Reads,
     fetches: BTreeMap<u64, Fetching>,
     fetches_begun: u64,
+    /// Who had been heard of when this leader last checked for its quorum, in this term: raft-rs then begins to count anew.
+    heard: (Term, BTreeSet<ReplicaId>),
     /// Ticks since a snapshot was offered to these peers.
     offers: BTreeMap<ReplicaId, u32>,
     /// The offer that the caller was told of last.
@@ -130,6 +132,7 @@ impl Replica {
             reads: Reads::new(id, boot, incarnation),
             fetches: BTreeMap::new(),
             fetches_begun: 0,
+            heard: (term, BTreeSet::new()),
             offers: BTreeMap::new(),
             offered: None,
             given: applied,
@@ -187,6 +190,7 @@ impl Replica {
 
     fn tick(&mut self, effects: &mut Vec<Effect>) {
         if self.may_stand() {
+            self.note_who_was_heard();
             self.raw.tick();
         }
         self.tick_offers();

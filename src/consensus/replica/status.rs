@@ -18,7 +18,7 @@ pub struct PeerStatus {
     pub matched: Index,
     /// The entry it is sent next; a leader in step with it has sent those before.
     pub next: Index,
-    /// Whether it was heard of lately.
+    /// Whether it was heard of within the last one or two election timeouts.
     pub active: bool,
     /// What the leader does about it.
     pub state: PeerState,
@@ -172,13 +172,23 @@ impl Replica {
                 learner: self.members.learners.contains(&id),
                 matched: Index(progress.matched),
                 next: Index(progress.next_idx),
-                active: progress.recent_active,
+                active: progress.recent_active || self.heard.0 == self.term() && self.heard.1.contains(&id),
                 state,
             }
         };
         let mut peers: Vec<_> = self.raw.raft.prs().iter().map(peer).filter(|peer| peer.id != self.id()).collect();
         peers.sort_by_key(|peer| peer.id);
         peers
+    }
+
+    /// Before a tick in which a leader checks for its quorum: from then on raft-rs knows of nobody that he was heard of.
+    /// Whoever looks once in such a period, as callers do that count the same ticks, would never see anybody.
+    pub(super) fn note_who_was_heard(&mut self) {
+        let raft = &self.raw.raft;
+        if raft.state == StateRole::Leader && raft.election_elapsed + 1 >= raft.election_timeout() {
+            let heard = raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+            self.heard = (self.term(), heard.map(|(id, _)| ReplicaId(*id)).collect());
+        }
     }
 
     /// Everything at a glance.
