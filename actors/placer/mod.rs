@@ -255,7 +255,7 @@ fn spread_leaders(site: &Site) {
     let alive: BTreeSet<NodeId> = peers.chain([node]).collect();
     let standings = site.board.standings().into_iter();
     let observed = standings.filter_map(|standing| Some((standing.shard, standing.leader?))).collect();
-    let transfers = plan_leaders(cluster.shards(), &observed, &alive, &cluster.draining()).into_iter();
+    let transfers = plan_leaders(&cluster.staying(), &observed, &alive, &cluster.draining()).into_iter();
     for transfer in transfers.filter(|transfer| transfer.from == node) {
         if let Some(replica) = site.board.replica(transfer.shard) {
             let _ = replica.cast(ReplicaMessage::Transfer(transfer.to));

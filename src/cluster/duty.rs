@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cluster, Enrolled, Roll};
 use crate::id::{NodeId, ReplicaId, ShardId, StoreId};
-use crate::placement::{MemberState, Move, Placement};
+use crate::placement::{MemberState, Move, Placement, ShardMap};
 
 /// What a node must do for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,17 @@ impl Cluster {
             return Some(&self.metadata).filter(|group| !group.replicas.is_empty());
         }
         self.shards.placement(shard)
+    }
+
+    /// Where the shards live without the replicas that are about to go, for leaders to be chosen by: one that goes would
+    /// only hand over again. The only replica of a shard leads it until it has gone.
+    pub fn staying(&self) -> ShardMap {
+        let mut map = self.shards.clone();
+        for placement in map.shards.iter_mut().filter(|placement| placement.replicas.len() > 1) {
+            let leaves = self.moves.get(&placement.shard).and_then(|under_way| under_way.remove);
+            placement.replicas.retain(|_, replica| leaves.is_none_or(|seat| seat.replica != *replica));
+        }
+        map
     }
 
     /// Where the voters of every group live, the metadata group last; of that nobody before the cluster is formed.

@@ -68,6 +68,23 @@ pub(super) fn everything(cluster: &Cluster) -> Vec<Command> {
     ]
 }
 
+#[test]
+fn a_replica_that_is_about_to_go_is_not_one_that_should_lead_unless_it_is_the_only_one() {
+    let mut cluster = placed_on(4, 3);
+    let holders: Vec<NodeId> = cluster.placement(ShardId(0)).unwrap().replicas.keys().copied().collect();
+    let spare = (1..=4).find(|node| !holders.contains(&NodeId(*node))).unwrap();
+    begun(&mut cluster, 0, Some(spare), Some(holders[0].0));
+    let staying = cluster.staying();
+    let left: Vec<NodeId> = staying.placement(ShardId(0)).unwrap().replicas.keys().copied().collect();
+    assert_eq!(left, holders[1..], "it would hand over again at once");
+    assert_eq!(staying.shards[1..], cluster.shards().shards[1..]);
+
+    let mut single = placed_on(2, 1);
+    let from = single.placement(ShardId(0)).unwrap().replicas.keys().next().unwrap().0;
+    begun(&mut single, 0, Some(3 - from), Some(from));
+    assert_eq!(single.staying(), *single.shards());
+}
+
 /// Asks for everything that is derived from a state.
 pub(super) fn look_at(cluster: &Cluster) {
     for (node, member) in cluster.members() {
