@@ -151,7 +151,8 @@ mod tests {
             active,
             needs_snapshot,
         };
-        let followers = vec![follower(2, true, false), follower(3, false, false), follower(4, true, true)];
+        let learner = Follower { learner: true, ..follower(5, true, false) };
+        let followers = vec![follower(2, true, false), follower(3, false, false), follower(4, true, true), learner];
         Standing { role: Role::Leader, followers, ..Standing::unknown(SHARD) }
     }
 
@@ -162,7 +163,8 @@ mod tests {
         assert_eq!(to(2, false), Err(HandOverError::Unfit { node: NodeId(2), shard: SHARD }));
         assert_eq!(to(3, true), Err(HandOverError::Unfit { node: NodeId(3), shard: SHARD }));
         assert_eq!(to(4, true), Err(HandOverError::Unfit { node: NodeId(4), shard: SHARD }));
-        assert_eq!(to(5, true), Err(HandOverError::NotHeld { node: NodeId(5), shard: SHARD }));
+        assert_eq!(to(5, true), Err(HandOverError::Unfit { node: NodeId(5), shard: SHARD }));
+        assert_eq!(to(6, true), Err(HandOverError::NotHeld { node: NodeId(6), shard: SHARD }));
     }
 
     #[test]
