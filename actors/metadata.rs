@@ -87,11 +87,6 @@ impl Greeting {
         Self { formation, boot, waits: None }
     }
 
-    /// The data folder of this node.
-    pub fn store(&self) -> StoreId {
-        self.formation.store()
-    }
-
     /// The cluster that it belongs to.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.formation.cluster()

@@ -178,12 +178,12 @@ async fn node(State(NodesState { site, greeting }): State<NodesState>) -> Respon
         (None, _) => "forming",
     };
     let cluster = site.board.cluster().borrow().clone();
-    let known = cluster.members().get(&id).filter(|member| member.store == greeting.store());
+    let known = cluster.members().get(&id).filter(|member| member.store == site.store);
     let report = NodeReport {
         node: id,
         name: config.node.name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        store: greeting.store().to_string(),
+        store: site.store.to_string(),
         boot: site.env.boot,
         address: member.map_or_else(String::new, |member| member.peer.to_string()),
         http: metadata::http(&site),

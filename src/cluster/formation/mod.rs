@@ -132,11 +132,6 @@ impl Formation {
         }
     }
 
-    /// The data folder of this node.
-    pub fn store(&self) -> StoreId {
-        self.identity.store
-    }
-
     /// The cluster that this node belongs to, as it has recorded.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.identity.belongs.as_ref().map(|belonging| belonging.formed.cluster)
