@@ -260,31 +260,34 @@ async fn drain(Drain { one, no_wait }: &Drain) -> Result<()> {
         told(one.json, &json!({ "node": id, "draining": true }), &format!("node {id} is being emptied"));
         return Ok(());
     }
-    let mut most = 0;
+    let mut most = None;
     let look = async || Ok(drained(&cluster(&one.nodes).await?, id, &mut most));
     let said = wait(None, look).await?;
     told(one.json, &json!({ "node": id, "empty": true }), &said);
     Ok(())
 }
 
-/// Whether nothing is left on a node; `most` is what it has been seen to hold.
-fn drained(cluster: &ClusterReport, id: u64, most: &mut usize) -> Look {
+/// Whether nothing is left on a node; `most` is what it has been seen to hold since it was to be emptied.
+fn drained(cluster: &ClusterReport, id: u64, most: &mut Option<usize>) -> Look {
     let member = match member(cluster, id) {
         Ok(member) => member,
         Err(error) => return Look::Failed(error.to_string()),
     };
+    if member.state == "active" {
+        return match most {
+            Some(_) => Look::Failed(format!("node {id} is not being emptied any more: somebody has ended the drain")),
+            None => Look::Wait(format!("node {} has not heard of the drain yet", cluster.seen_from)),
+        };
+    }
     let moves = cluster.moves.iter().filter(|under_way| under_way.from == Some(member.node));
     let moves: Vec<_> = moves.map(|under_way| format!("{} ({})", under_way.shard, under_way.stage)).collect();
     if member.is_empty() && moves.is_empty() {
         return Look::Done(format!("node {id} is empty; `millpond node remove {id}` lets it leave"));
     }
-    if member.state == "active" && *most > 0 {
-        return Look::Failed(format!("node {id} is not being emptied any more: somebody has ended the drain"));
-    }
     let left = member.replicas + member.joining + usize::from(member.votes);
-    *most = left.max(*most);
+    let all = *most.insert(left.max(most.unwrap_or(0)));
     let under_way = if moves.is_empty() { "none under way".to_owned() } else { moves.join(", ") };
-    Look::Wait(format!("{left} of {most} replicas left on node {id}; {under_way}"))
+    Look::Wait(format!("{left} of {all} replicas left on node {id}; {under_way}"))
 }
 
 async fn undrain(args: &One) -> Result<()> {
@@ -392,7 +395,9 @@ mod tests {
 
     #[test]
     fn a_drain_goes_on_until_nothing_is_left_and_no_move_is_under_way() {
-        let mut most = 0;
+        let mut most = None;
+        let heard = drained(&a_cluster(vec![a_member(2, 0)]), 2, &mut most);
+        assert!(matches!(&heard, Look::Wait(said) if said.contains("has not heard")), "{heard:?}");
         let draining = |replicas, votes| MemberReport { state: "draining".to_owned(), votes, ..a_member(2, replicas) };
         let mut look = |replicas, votes, moves: Vec<MoveReport>| {
             drained(&ClusterReport { moves, ..a_cluster(vec![draining(replicas, votes)]) }, 2, &mut most)
