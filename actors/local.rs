@@ -109,27 +109,36 @@ struct Ports {
 /// The files of `cluster-config/three` with this cluster's ports and folders: `cluster.toml`, the same for all, and one
 /// `node-N.toml` each.
 fn write_configuration(plan: &Plan, ports: &[Ports]) -> Result<(), LocalError> {
+    write(&plan.folder.join("cluster.toml"), &cluster_text(plan, ports))?;
+    for (id, _) in (1_u64..).zip(ports) {
+        write(&node_file(&plan.folder, id), &node_text(plan, id, "cluster.toml"))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), LocalError> {
+    fs::write(path, text).map_err(io_error(format!("writing {}", path.display())))
+}
+
+fn cluster_text(plan: &Plan, ports: &[Ports]) -> String {
     let replication = if plan.nodes < 3 { 1 } else { 3 };
     let shards = plan.shards;
-    let mut cluster =
+    let mut text =
         format!("name = \"local\"\nshards = {shards}\nreplication = {replication}\ncookie = \"millpond-local\"\n");
-    cluster.push_str(&plan.cluster_settings);
+    text.push_str(&plan.cluster_settings);
     for (id, Ports { http, peer }) in (1..).zip(ports) {
         let _ = write!(
-            cluster,
+            text,
             "\n[[nodes]]\nid = {id}\nname = \"node-{id}\"\npeer = \"127.0.0.1:{peer}\"\nhttp = \"127.0.0.1:{http}\"\n"
         );
     }
-    let path = plan.folder.join("cluster.toml");
-    fs::write(&path, cluster).map_err(io_error(format!("writing {}", path.display())))?;
-    for (id, _) in (1_u64..).zip(ports) {
-        let data = data_folder(&plan.folder, id);
-        let mut node = format!("cluster = \"cluster.toml\"\nid = {id}\ndata = {:?}\n", data.display().to_string());
-        node.push_str(&plan.settings);
-        let path = node_file(&plan.folder, id);
-        fs::write(&path, node).map_err(io_error(format!("writing {}", path.display())))?;
-    }
-    Ok(())
+    text
+}
+
+fn node_text(plan: &Plan, id: u64, cluster: &str) -> String {
+    let data = data_folder(&plan.folder, id);
+    let settings = &plan.settings;
+    format!("cluster = {cluster:?}\nid = {id}\ndata = {:?}\n{settings}", data.display().to_string())
 }
 
 fn node_file(folder: &Path, id: u64) -> PathBuf {
@@ -184,6 +193,19 @@ pub struct LocalNode {
 }
 
 impl LocalNode {
+    fn new(plan: &Plan, id: u64, ports: Ports) -> Self {
+        Self {
+            id,
+            url: format!("http://127.0.0.1:{}", ports.http),
+            data: data_folder(&plan.folder, id),
+            wrapper: Vec::new(),
+            executable: plan.executable.clone(),
+            arguments: serve_arguments(&plan.folder, id),
+            log: plan.folder.join(format!("node-{id}.log")),
+            child: None,
+        }
+    }
+
     /// Starts the process; fine if it runs.
     ///
     /// # Errors
@@ -356,7 +378,9 @@ pub fn disk_bytes(folder: &Path) -> u64 {
 pub struct LocalCluster {
     /// The nodes, in order of their numbers from 1.
     pub nodes: Vec<LocalNode>,
-    _ports: Vec<UdpSocket>,
+    plan: Plan,
+    ports: Vec<Ports>,
+    held: Vec<UdpSocket>,
 }
 
 impl LocalCluster {
@@ -370,17 +394,25 @@ impl LocalCluster {
         let (numbers, held) = reserve_ports(2 * count)?;
         let ports: Vec<Ports> = numbers.chunks(2).map(|pair| Ports { http: pair[0], peer: pair[1] }).collect();
         write_configuration(plan, &ports)?;
-        let node = |(id, ports): (u64, &Ports)| LocalNode {
-            id,
-            url: format!("http://127.0.0.1:{}", ports.http),
-            data: data_folder(&plan.folder, id),
-            wrapper: Vec::new(),
-            executable: plan.executable.clone(),
-            arguments: serve_arguments(&plan.folder, id),
-            log: plan.folder.join(format!("node-{id}.log")),
-            child: None,
-        };
-        Ok(Self { nodes: (1..).zip(&ports).map(node).collect(), _ports: held })
+        let nodes = (1..).zip(&ports).map(|(id, ports)| LocalNode::new(plan, id, *ports)).collect();
+        Ok(Self { nodes, plan: plan.clone(), ports, held })
+    }
+
+    /// Writes the configuration of one more node, which knows all others and is known to none; it is not started, and
+    /// belongs to no cluster. Its number.
+    ///
+    /// # Errors
+    /// As [`LocalCluster::prepare`].
+    pub fn add_node(&mut self) -> Result<u64, LocalError> {
+        let (numbers, held) = reserve_ports(2)?;
+        self.held.extend(held);
+        self.ports.push(Ports { http: numbers[0], peer: numbers[1] });
+        let id = self.ports.len() as u64;
+        let cluster = format!("cluster-{id}.toml");
+        write(&self.plan.folder.join(&cluster), &cluster_text(&self.plan, &self.ports))?;
+        write(&node_file(&self.plan.folder, id), &node_text(&self.plan, id, &cluster))?;
+        self.nodes.push(LocalNode::new(&self.plan, id, Ports { http: numbers[0], peer: numbers[1] }));
+        Ok(id)
     }
 
     /// Starts every node and waits until all serve.
@@ -463,6 +495,19 @@ mod tests {
             let text = fs::read_to_string(folder.path().join(file)).unwrap();
             toml::from_str::<toml::Table>(&text).unwrap();
         }
+    }
+
+    #[test]
+    fn one_more_node_knows_the_others_and_leaves_their_files_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan::three("millpond".into(), folder.path().to_owned());
+        let mut cluster = LocalCluster::prepare(&plan).unwrap();
+        let before = fs::read_to_string(folder.path().join("cluster.toml")).unwrap();
+        assert_eq!(cluster.add_node().unwrap(), 4);
+        assert_eq!(fs::read_to_string(folder.path().join("cluster.toml")).unwrap(), before);
+        let config = crate::settings::load(Some(&folder.path().join("node-4.toml")), |_| {}).unwrap();
+        assert_eq!((config.node.id.0, config.cluster.nodes.len()), (4, 4));
+        assert_eq!(cluster.node(4).url, format!("http://{}", config.node.http));
     }
 
     #[test]
