@@ -55,25 +55,18 @@ impl ReplicaState {
                 self.publish();
             }
             Effect::Refused { ticket, why } => {
-                self.forget_proposed_seal(ticket);
-                if let Some((reply, _)) = self.proposals.remove(&ticket) {
-                    reply.send(match why {
-                        Refusal::NotLeader { .. } => AppendOutcome::NotLeader(self.leader()),
-                        Refusal::Busy
-                        | Refusal::Size { .. }
-                        | Refusal::Nothing
-                        | Refusal::NoVoters
-                        | Refusal::RemovesLeader
-                        | Refusal::Unfit { .. } => AppendOutcome::Busy,
-                    });
-                }
+                let outcome = match why {
+                    Refusal::NotLeader { .. } => AppendOutcome::NotLeader(self.leader()),
+                    Refusal::Busy
+                    | Refusal::Size { .. }
+                    | Refusal::Nothing
+                    | Refusal::NoVoters
+                    | Refusal::RemovesLeader
+                    | Refusal::Unfit { .. } => AppendOutcome::Busy,
+                };
+                self.end_proposal(ticket, outcome);
             }
-            Effect::Abandoned { ticket } => {
-                self.forget_proposed_seal(ticket);
-                if let Some((reply, _)) = self.proposals.remove(&ticket) {
-                    reply.send(AppendOutcome::Unknown);
-                }
-            }
+            Effect::Abandoned { ticket } => self.end_proposal(ticket, AppendOutcome::Unknown),
             Effect::ReadReady { ticket, index } => {
                 if let Some(reply) = self.reads.remove(&ticket) {
                     self.ripening.entry(index).or_default().push(reply);
@@ -116,6 +109,14 @@ impl ReplicaState {
             Effect::Offered { from, position, .. } => self.offered(from, position),
         }
         Ok(())
+    }
+
+    /// A proposal of this leader is not coming to be, or nobody knows.
+    fn end_proposal(&mut self, ticket: u64, outcome: AppendOutcome) {
+        self.forget_proposed_seal(ticket);
+        if let Some((reply, _)) = self.proposals.remove(&ticket) {
+            reply.send(outcome);
+        }
     }
 
     pub(super) fn persist(&mut self, number: u64, op: LogOp) -> Result<(), ActorError> {
