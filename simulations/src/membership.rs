@@ -83,11 +83,8 @@ pub fn misplaced(cluster: &Cluster, nodes: &[Arc<Node>]) -> Option<String> {
             **state == MemberState::Active && whole(node) && !has
         });
         let (shard, copies) = (placement.shard, placement.replicas.len());
-        match (lacking, could) {
-            (Some(bad), Some((good, _))) => {
-                return Some(format!("{shard} has a replica on node {bad}, which could be on node {good}"));
-            }
-            (Some(_) | None, Some(_) | None) => {}
+        if let (Some(bad), Some((good, _))) = (lacking, could) {
+            return Some(format!("{shard} has a replica on node {bad}, which could be on node {good}"));
         }
         // How many voters the metadata group has is the placer's choice.
         let wanted = cluster.copies() as usize;

@@ -141,7 +141,7 @@ impl Operators {
 
     /// Asks the node whose turn it is, of those that belong to the cluster.
     async fn govern(&self, turn: usize, command: Command) -> Attempt {
-        let ups: Vec<Up> = self.nodes.iter().filter_map(|node| node.up()).filter(|up| belongs(up)).collect();
+        let ups: Vec<Up> = self.nodes.iter().filter_map(|node| node.up()).filter(belongs).collect();
         if ups.is_empty() {
             return Attempt::Again("no node is up that belongs to the cluster".to_owned());
         }
@@ -168,8 +168,12 @@ impl Operators {
         let others: Vec<NodeId> =
             placement.replicas.keys().copied().filter(|node| *node != leader.site.env.node).collect();
         let Some(to) = counted(&others, pick) else { return Attempt::Refused("it has no other replica".to_owned()) };
-        let told = leader.site.board.replica(shard).map(|replica| replica.cast(ReplicaMessage::Transfer(to)));
-        if told.is_some_and(|told| told.is_ok()) { Attempt::Done } else { Attempt::Again("it is not there".to_owned()) }
+        let replica = leader.site.board.replica(shard);
+        if replica.is_some_and(|replica| replica.cast(ReplicaMessage::Transfer(to)).is_ok()) {
+            Attempt::Done
+        } else {
+            Attempt::Again("it is not there".to_owned())
+        }
     }
 }
 
