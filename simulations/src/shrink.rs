@@ -184,9 +184,9 @@ mod tests {
     fn operations_that_do_not_matter_are_left_out_as_faults_are() {
         let operations = (1..=6).map(|node| Planned { at_ms: node * 3_000, operation: Operation::Drain { node } });
         let case = Case { operations: operations.collect(), ..crowded() };
-        let (fault, operation) = (case.faults[7].clone(), case.operations[4].clone());
+        let (fault, operation) = (case.faults[7].clone(), case.operations[4]);
         let found = shrunk(&case, 500, |case| case.faults.contains(&fault) && case.operations.contains(&operation));
-        assert_eq!((&found.case.faults, &found.case.operations), (&vec![fault], &vec![operation.clone()]));
+        assert_eq!((&found.case.faults, &found.case.operations), (&vec![fault], &vec![operation]));
         assert!(found.case.busy_ms == operation.at_ms + 1 && found.least);
     }
 
