@@ -232,6 +232,7 @@ impl ShardsState {
                 if let Some(seat) = self.site.board.seat(shard) {
                     seat.send_modify(|seat| seat.standing = SeatStanding::unknown(shard));
                 }
+                self.site.transfers.left(shard);
                 // The log-writer is there as long as the node is.
                 let _ = self.site.log.cast(LogWriterMessage::Forget { shard, replica });
                 let disk = Arc::clone(&self.site.env.disk);

@@ -405,6 +405,9 @@ pub const TRANSFERS_RUNNING_MAX: usize = 4;
 pub const TRANSFER_READS_MAX: usize = 4;
 /// How long after its last use a lease holds the files of a snapshot.
 pub const TRANSFER_LEASE: Duration = Duration::from_secs(120);
+/// The same where the replica has left the node, which can hold another of the shard only when the files are gone. A copy
+/// that goes on asks for a piece more often.
+pub const TRANSFER_LEASE_LEFT: Duration = Duration::from_secs(20);
 /// Leases of one node; a node that copies has one for each shard.
 pub const TRANSFER_LEASES_MAX: usize = 64;
 /// Segments of a snapshot that can be copied: its manifest is one message.
@@ -471,6 +474,8 @@ const _: () =
     assert!(MEMORY_BYTES_MIN >= (REQUEST_BYTES_MAX + REQUEST_INFLATED_BYTES_MAX + LINK_QUEUE_BYTES_MAX) as u64);
 const _: () = assert!(DISK_PERCENT.0 <= DISK_PERCENT.1 && DISK_PERCENT.1 <= 100);
 const _: () = assert!(LEASED_RETRY.as_millis() < TRANSFER_LEASE.as_millis());
+const _: () = assert!(TRANSFER_LEASE_LEFT.as_millis() < TRANSFER_LEASE.as_millis());
+const _: () = assert!(TRANSFER_LEASE_LEFT.as_millis() > TRANSFER_CHUNK_DEADLINE.as_millis());
 const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
 const _: () = assert!(TRANSFER_CHUNK_BYTES <= FRAME_BYTES_MAX);
 const _: () = assert!(TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES) < LINK_CREDIT_BYTES);

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use millpond::id::Boot;
+use millpond::id::{Boot, ShardId};
 use millpond::limits;
 use millpond::storage::disk::{Disk, DiskFile, OpenMode};
 use millpond::transfer::{Leases, Pace};
@@ -55,6 +55,12 @@ impl Transfers {
     #[must_use]
     pub fn guard(&self, disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
         Arc::new(LeasedDisk { disk, transfers: self.clone() })
+    }
+
+    /// The replica of a shard has left this node: its files go as soon as nobody goes on copying them.
+    pub fn left(&self, shard: ShardId) {
+        let now = self.now();
+        self.leases().left(now, shard);
     }
 
     /// Time on the clock of leases and pace.

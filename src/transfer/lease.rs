@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::wire::File;
 use crate::entry::{SegmentMeta, segment_offsets};
 use crate::id::{Index, NodeId, Offset, ShardId};
-use crate::limits::{TRANSFER_LEASE, TRANSFER_LEASES_MAX};
+use crate::limits::{TRANSFER_LEASE, TRANSFER_LEASE_LEFT, TRANSFER_LEASES_MAX};
 use crate::storage::segment::folder;
 use crate::storage::snapshot;
 
@@ -69,6 +69,12 @@ impl Leases {
         };
         lease.until = now + TRANSFER_LEASE;
         leased.then(|| format!("{}/{}", folder(shard), file.name(lease.index)))
+    }
+
+    /// The replica of a shard has left the node: what was leased of it is held for those alone who go on asking.
+    pub fn left(&mut self, now: Duration, shard: ShardId) {
+        let idle = TRANSFER_LEASE - TRANSFER_LEASE_LEFT;
+        self.leases.retain(|_, lease| lease.shard != shard || lease.until > now + idle);
     }
 
     /// Whether a file, by its path in the data folder, must stay.
@@ -161,6 +167,23 @@ mod tests {
         assert_eq!(leases.give(now, NodeId(10), SHARD, Index(1), &[]), None);
         assert!(leases.give(now + TRANSFER_LEASE, NodeId(10), SHARD, Index(1), &[]).is_some(), "the old ones ended");
         assert_eq!(leases.living(now + TRANSFER_LEASE), 1);
+    }
+
+    #[test]
+    fn of_a_replica_that_has_left_only_those_who_go_on_asking_keep_their_lease() {
+        let mut leases = Leases::new(0);
+        let start = Duration::from_secs(1);
+        let idle = leases.give(start, NODE, SHARD, Index(5), &[]).unwrap();
+        let asks = leases.give(start, NodeId(3), SHARD, Index(5), &[]).unwrap();
+        leases.give(start, NODE, ShardId(9), Index(1), &[]).unwrap();
+        leases.left(start, SHARD);
+        assert_eq!(leases.living(start), 3, "it may only have begun");
+        let now = start + TRANSFER_LEASE_LEFT;
+        leases.used(now, NodeId(3), asks, SHARD, File::Snapshot).unwrap();
+        leases.left(now, SHARD);
+        assert_eq!(leases.used(now, NODE, idle, SHARD, File::Snapshot), None);
+        assert!(leases.used(now, NodeId(3), asks, SHARD, File::Snapshot).is_some());
+        assert!(leases.hold(now, &snapshot::path(ShardId(9), Index(1))), "another shard's");
     }
 
     #[test]
