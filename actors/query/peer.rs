@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_its_error() {
-        let error = QueryError::Damaged { shard: ShardId(1), what: "block 3".to_owned() };
+        let error = QueryError::Damaged { shard: ShardId(1), range: None, what: "block 3".to_owned() };
         let refusal = Refusal::Failed { error, end: 12 };
         assert_eq!(Refusal::decode(&refusal.encode()), refusal);
     }

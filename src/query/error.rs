@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
 use crate::id::ShardId;
+use crate::storage::segment::LostRange;
 
 /// What the parser refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -141,11 +142,13 @@ pub enum QueryError {
         max: usize,
     },
     /// Stored records failed their checksum; another replica may have them whole.
-    #[error("data_loss in {shard}: {what}")]
+    #[error("data_loss in {shard}{}: {what}", range.map_or_else(String::new, |range| format!(", {range}")))]
     Damaged {
         /// The shard.
         shard: ShardId,
-        /// File, position and range, as storage said.
+        /// What cannot be read; none where nothing says so.
+        range: Option<LostRange>,
+        /// File and position, as storage said.
         what: String,
     },
     /// Records are asked for by an offset below which retention has removed all.

@@ -16,12 +16,15 @@
 //! ```
 //!
 //! It is written under a temporary name, synced, renamed and its folder synced: a file of that name is whole. A block
-//! is verified at every read, the index when the file is opened, the whole file by [`Segment::verify`].
+//! is verified at every read, the index when the file is opened, the whole file by [`Segment::verify`]. A segment that
+//! cannot be opened has a stand-in, [`Segment::lost`], so that what it held is missed loudly and only where it is asked for.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
@@ -54,9 +57,7 @@ pub enum SegmentError {
         source: io::Error,
     },
     /// One block's bytes are not what was written. Read its offsets from another replica.
-    #[error(
-        "{file} is damaged in block {block} at byte {position}: offsets {first} to {last} must come from another replica"
-    )]
+    #[error("{file} is damaged in block {block} at byte {position}: {range} must come from another replica")]
     DamagedBlock {
         /// The file, relative to the data folder.
         file: String,
@@ -64,10 +65,18 @@ pub enum SegmentError {
         block: usize,
         /// Where it starts in the file.
         position: u64,
-        /// The lowest offset in it.
-        first: Offset,
-        /// The highest offset in it.
-        last: Offset,
+        /// What was in it.
+        range: LostRange,
+    },
+    /// The segment could not be opened when its replica started.
+    #[error("{file} could not be opened ({why}): {range} must come from another replica")]
+    Lost {
+        /// The file, relative to the data folder.
+        file: String,
+        /// What was found.
+        why: Arc<str>,
+        /// What is in it.
+        range: LostRange,
     },
     /// Something else than a block's bytes is not what was written.
     #[error("{file} is damaged: {part}. It must be copied from another replica")]
@@ -91,10 +100,50 @@ impl SegmentError {
     /// Damage is repaired from another replica; what the disk refuses, an operator must see.
     pub fn class(&self) -> Class {
         match self {
-            Self::DamagedBlock { .. } | Self::Damaged { .. } => Class::Retry,
+            Self::DamagedBlock { .. } | Self::Lost { .. } | Self::Damaged { .. } => Class::Retry,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Class::Retry,
             Self::Io { .. } | Self::Version { .. } => Class::Fatal,
         }
+    }
+
+    /// Whether the file is not what a manifest says: changed, cut short or gone. Another replica's copy mends it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::DamagedBlock { .. } | Self::Lost { .. } | Self::Damaged { .. } => true,
+            Self::Io { source, .. } => matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+            Self::Version { .. } => false,
+        }
+    }
+}
+
+/// What a damaged part of a segment held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostRange {
+    /// The lowest offset.
+    pub first: Offset,
+    /// The highest offset.
+    pub last: Offset,
+    /// The earliest time, in nanoseconds since the Unix epoch.
+    pub earliest: i64,
+    /// The latest time.
+    pub latest: i64,
+}
+
+impl LostRange {
+    fn of(summary: &Summary) -> Self {
+        Self {
+            first: Offset(summary.first_offset),
+            last: Offset(summary.last_offset),
+            earliest: summary.min_timestamp,
+            latest: summary.max_timestamp,
+        }
+    }
+}
+
+impl fmt::Display for LostRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last, earliest, latest } = self;
+        write!(f, "offsets {first} to {last}, times {earliest} to {latest}")
     }
 }
 
@@ -136,8 +185,8 @@ pub struct SegmentWriter<'a> {
 #[derive(Default)]
 struct Xxh3Debug(Xxh3);
 
-impl std::fmt::Debug for Xxh3Debug {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Xxh3Debug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Xxh3")
     }
 }
@@ -266,11 +315,18 @@ pub fn remove_below(disk: &dyn Disk, shard: ShardId, first: Offset) -> Result<us
     Ok(leased)
 }
 
-/// A segment that is open for reading. Cheap to clone; of the file it holds only the index.
+#[derive(Clone, Debug)]
+enum Body {
+    Open(Arc<dyn DiskFile>),
+    /// Why it could not be opened.
+    Lost(Arc<str>),
+}
+
+/// A segment that is open for reading, or the stand-in of one. Cheap to clone; of the file it holds only the index.
 #[derive(Clone, Debug)]
 pub struct Segment {
     path: Arc<str>,
-    file: Arc<dyn DiskFile>,
+    body: Body,
     meta: SegmentMeta,
     streams: Arc<[Stream]>,
     blocks: Arc<[BlockEntry]>,
@@ -309,7 +365,29 @@ impl Segment {
             return Err(damaged("it is another segment than the manifest's"));
         }
         let (streams, blocks) = decode_index(&index, at).ok_or_else(|| damaged("index"))?;
-        Ok(Self { path: path.into(), file, meta: *meta, streams: streams.into(), blocks: blocks.into() })
+        let body = Body::Open(file);
+        Ok(Self { path: path.into(), body, meta: *meta, streams: streams.into(), blocks: blocks.into() })
+    }
+
+    /// Stands for a segment that cannot be opened: one block over all that its manifest says of it, of unknown streams,
+    /// every read of which fails.
+    pub fn lost(shard: ShardId, meta: &SegmentMeta, why: &str) -> Self {
+        let summary = Summary {
+            first_offset: meta.from.0,
+            last_offset: meta.to.0,
+            rows: (meta.to.0 - meta.from.0).saturating_add(1),
+            min_timestamp: meta.min_timestamp,
+            max_timestamp: meta.max_timestamp,
+            raw_bytes: meta.raw_bytes,
+        };
+        let block = BlockEntry { summary, position: 0, len: 0, sum: 0, streams: [].into() };
+        let path = format!("{}/{}", folder(shard), meta.name()).into();
+        Self { path, body: Body::Lost(why.into()), meta: *meta, streams: [].into(), blocks: [block].into() }
+    }
+
+    /// Whether it only stands for what cannot be opened.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.body, Body::Lost(_))
     }
 
     /// What the manifest says of it.
@@ -340,24 +418,40 @@ impl Segment {
         self.blocks[block].streams.iter().map(|id| &self.streams[*id as usize])
     }
 
+    /// What a block spans, as is said where it is damaged.
+    ///
+    /// # Panics
+    /// Where there is no such block.
+    pub fn range(&self, block: usize) -> LostRange {
+        LostRange::of(&self.blocks[block].summary)
+    }
+
     /// The bytes of a block as they were pushed, verified.
     ///
     /// # Panics
     /// Where there is no such block.
     pub fn read(&self, block: usize) -> Result<Bytes, SegmentError> {
         let entry = &self.blocks[block];
+        let (file, position, range) = (self.path.to_string(), entry.position, LostRange::of(&entry.summary));
         let mut bytes = vec![0; entry.len as usize];
-        self.file.read_at(entry.position, &mut bytes).map_err(failed("read", &self.path))?;
-        if xxh3_64(&bytes) != entry.sum && !mutant!(DamageServed) {
-            return Err(SegmentError::DamagedBlock {
-                file: self.path.to_string(),
-                block,
-                position: entry.position,
-                first: Offset(entry.summary.first_offset),
-                last: Offset(entry.summary.last_offset),
-            });
+        match self.read_at(position, &mut bytes) {
+            Ok(()) if xxh3_64(&bytes) == entry.sum || mutant!(DamageServed) => Ok(bytes.into()),
+            Err(error) if !error.is_damage() => Err(error),
+            Err(error @ SegmentError::Lost { .. }) => Err(error),
+            // Cut short, it is damaged as well.
+            Ok(()) | Err(_) => Err(SegmentError::DamagedBlock { file, block, position, range }),
         }
-        Ok(bytes.into())
+    }
+
+    /// Bytes of the file, as they are.
+    pub(super) fn read_at(&self, at: u64, into: &mut [u8]) -> Result<(), SegmentError> {
+        match &self.body {
+            Body::Open(file) => file.read_at(at, into).map_err(failed("read", &self.path)),
+            Body::Lost(why) => {
+                let range = LostRange::of(&self.blocks[0].summary);
+                Err(SegmentError::Lost { file: self.path.to_string(), why: Arc::clone(why), range })
+            }
+        }
     }
 
     /// Reads the whole file and compares it with the manifest, for scrubbing and after a copy; names the block where
@@ -366,20 +460,39 @@ impl Segment {
         for block in 0..self.blocks.len() {
             self.read(block)?;
         }
+        if self.measure()? == self.meta.hash {
+            Ok(())
+        } else {
+            Err(SegmentError::Damaged { file: self.path.to_string(), part: "its hash is not the manifest's" })
+        }
+    }
+}
+
+impl Segment {
+    /// Takes the file's length and hash for those of its manifest: for one whose checksums were all seen to hold.
+    pub(super) fn rehash(&mut self) -> Result<(), SegmentError> {
+        self.meta.hash = self.measure()?;
+        Ok(())
+    }
+
+    /// Whether its blocks span the offsets that its name says.
+    pub(super) fn spans_its_name(&self) -> bool {
+        let summaries = || self.blocks.iter().map(|block| &block.summary);
+        summaries().map(|summary| summary.first_offset).min() == Some(self.meta.from.0)
+            && summaries().map(|summary| summary.last_offset).max() == Some(self.meta.to.0)
+    }
+
+    fn measure(&self) -> Result<u128, SegmentError> {
         let mut hash = Xxh3::new();
         let mut piece = vec![0; READ_BYTES];
         let mut at = 0;
         while at < self.meta.bytes {
             let len = piece.len().min(usize::try_from(self.meta.bytes - at).unwrap_or(READ_BYTES));
-            self.file.read_at(at, &mut piece[..len]).map_err(failed("read", &self.path))?;
+            self.read_at(at, &mut piece[..len])?;
             hash.update(&piece[..len]);
             at += len as u64;
         }
-        if hash.digest128() == self.meta.hash {
-            Ok(())
-        } else {
-            Err(SegmentError::Damaged { file: self.path.to_string(), part: "its hash is not the manifest's" })
-        }
+        Ok(hash.digest128())
     }
 }
 
@@ -538,6 +651,33 @@ mod tests {
             disk.flip_bit(&path, offset, bit);
         }
         Segment::open(&disk, SHARD, &meta).unwrap().verify().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_while_it_is_open_gives_no_block_of_what_is_gone() {
+        let disk = LossyDisk::new(2);
+        let meta = write(&disk).unwrap();
+        let segment = Segment::open(&disk, SHARD, &meta).unwrap();
+        let file = disk.open(segment.path(), OpenMode::ReadWrite).unwrap();
+        file.set_len(HEAD as u64 + 20).unwrap();
+        assert_eq!(segment.read(0).unwrap(), "the first block");
+        let error = segment.read(1).unwrap_err();
+        assert!(matches!(&error, SegmentError::DamagedBlock { block: 1, .. }) && error.is_damage(), "{error}");
+        assert!(error.to_string().contains("offsets 12 to 19, times -5 to 19"), "{error}");
+        assert!(segment.verify().unwrap_err().is_damage());
+    }
+
+    #[test]
+    fn the_stand_in_of_a_segment_spans_what_is_lost_and_gives_none_of_it() {
+        let disk = LossyDisk::new(2);
+        let meta = write(&disk).unwrap();
+        let lost = Segment::lost(SHARD, &meta, "gone");
+        assert!(lost.is_lost() && !Segment::open(&disk, SHARD, &meta).unwrap().is_lost());
+        assert_eq!((lost.meta(), lost.blocks().len()), (&meta, 1));
+        assert_eq!(lost.blocks()[0].summary.last_offset, 19);
+        let error = lost.read(0).unwrap_err();
+        assert!(matches!(&error, SegmentError::Lost { range, .. } if range.first == Offset(10)), "{error}");
+        assert!(lost.verify().is_err() && error.is_damage());
     }
 
     #[test]

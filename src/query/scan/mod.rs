@@ -25,7 +25,7 @@ use crate::block::l1::L1;
 use crate::block::rows::{Projection, Rows, Stream, Summary};
 use crate::id::{Offset, ShardId};
 use crate::shard::{HeadBatch, HeadView};
-use crate::storage::segment::{Segment, SegmentError};
+use crate::storage::segment::{LostRange, Segment, SegmentError};
 use count::Counter;
 use keep::{Keeper, Key, Order, Wanted};
 use list::Lister;
@@ -224,7 +224,8 @@ impl Scan {
         let mut chunks: Vec<Chunk> = Vec::new();
         for source in sources {
             let span = source.span();
-            if self.work.may_hold(&span) && source.streams().any(|stream| self.wants().holds(stream, &span)) {
+            let wanted = || source.is_lost() || source.streams().any(|stream| self.wants().holds(stream, &span));
+            if self.work.may_hold(&span) && wanted() {
                 chunks.push(Chunk { span, first: self.work.first(&span), source });
             }
         }
@@ -244,6 +245,10 @@ impl Scan {
     pub fn step(&mut self) -> Result<bool, QueryError> {
         let Some(chunk) = self.chunks.pop_front() else { return Ok(false) };
         if let Work::List(lister) = &mut self.work {
+            if chunk.source.is_lost() {
+                // Which streams it holds is lost as well.
+                chunk.source.open(self.shard)?;
+            }
             let wants = Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors, hidden: &self.hidden };
             for stream in chunk.source.streams().filter(|stream| wants.holds(stream, &chunk.span)) {
                 lister.add(&stream.labels)?;
@@ -284,6 +289,13 @@ impl Source {
         }
     }
 
+    fn is_lost(&self) -> bool {
+        match self {
+            Self::Head(_) => false,
+            Self::Sealed(segment, _) => segment.is_lost(),
+        }
+    }
+
     /// Its streams, without reading it.
     fn streams(&self) -> Box<dyn Iterator<Item = &Stream> + '_> {
         match self {
@@ -298,8 +310,9 @@ impl Source {
             Self::Sealed(segment, block) => {
                 let bytes = segment.read(*block).map_err(|error| unreadable(shard, &error))?;
                 let place = format!("{} block {block}", segment.path());
-                let block = L1::open(bytes).map_err(|error| damaged(shard, &place, &error))?;
-                Ok(Opened::Sealed(block, place))
+                let range = segment.range(*block);
+                let block = L1::open(bytes).map_err(|error| damaged(shard, Some(range), &place, &error))?;
+                Ok(Opened::Sealed(block, range, place))
             }
         }
     }
@@ -308,7 +321,7 @@ impl Source {
 /// A chunk that is being read, and where it is kept.
 enum Opened {
     Head(Arc<HeadBatch>),
-    Sealed(L1, String),
+    Sealed(L1, LostRange, String),
 }
 
 impl Opened {
@@ -316,7 +329,7 @@ impl Opened {
     fn streams(&self) -> &[Stream] {
         match self {
             Self::Head(batch) => batch.streams(),
-            Self::Sealed(block, _) => block.streams(),
+            Self::Sealed(block, ..) => block.streams(),
         }
     }
 
@@ -324,21 +337,26 @@ impl Opened {
         match self {
             Self::Head(batch) => batch.rows(projection).map_err(|error| {
                 let place = format!("the batch of entry {} at offset {}", batch.index(), batch.base());
-                damaged(shard, &place, &error)
+                damaged(shard, None, &place, &error)
             }),
-            Self::Sealed(block, place) => block.rows(projection).map_err(|error| damaged(shard, place, &error)),
+            Self::Sealed(block, range, place) => {
+                block.rows(projection).map_err(|error| damaged(shard, Some(*range), place, &error))
+            }
         }
     }
 }
 
-fn damaged(shard: ShardId, place: &str, error: &BlockError) -> QueryError {
-    QueryError::Damaged { shard, what: format!("{place}: {error}") }
+fn damaged(shard: ShardId, range: Option<LostRange>, place: &str, error: &BlockError) -> QueryError {
+    QueryError::Damaged { shard, range, what: format!("{place}: {error}") }
 }
 
 fn unreadable(shard: ShardId, error: &SegmentError) -> QueryError {
     let what = error.to_string();
     match error {
-        SegmentError::DamagedBlock { .. } | SegmentError::Damaged { .. } => QueryError::Damaged { shard, what },
+        SegmentError::DamagedBlock { range, .. } | SegmentError::Lost { range, .. } => {
+            QueryError::Damaged { shard, range: Some(*range), what }
+        }
+        SegmentError::Damaged { .. } => QueryError::Damaged { shard, range: None, what },
         SegmentError::Io { .. } | SegmentError::Version { .. } => QueryError::Storage { shard, what },
     }
 }

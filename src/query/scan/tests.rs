@@ -8,7 +8,7 @@ use crate::id::{Index, Key as RequestKey, Term};
 use crate::label::Labels;
 use crate::query::ast::{LogExpr, MetricExpr};
 use crate::query::merge::{AnswerRecord, Gather, Outcome, records};
-use crate::query::plan::{Query, RangeParameters, StreamsWant};
+use crate::query::plan::{Query, RangeParameters, StreamsQuery, StreamsWant};
 use crate::record::{Record, StreamRecords};
 
 use crate::shard::{Applied, Command, SealJob, Shard, ShardError, ShardOptions, SubBatch};
@@ -468,9 +468,31 @@ fn a_damaged_block_is_never_served() {
     let mut scan = Scan::new(&offsets(OffsetQuery { logs: None, from: None, limit: 10 }), &view).unwrap();
     let error = scan.step().unwrap_err();
     assert!(
-        matches!(&error, QueryError::Damaged { shard: ShardId(0), what } if what.contains("offsets 0 to 0")),
+        matches!(&error, QueryError::Damaged { shard: ShardId(0), range: Some(range), .. } if range.last.0 == 0),
         "{error}"
     );
+    assert!(error.to_string().contains("data_loss in shard-0, offsets 0 to 0, times 1 to 1"), "{error}");
+}
+
+#[test]
+fn a_segment_that_cannot_be_opened_fails_what_needs_it_and_nothing_else() {
+    let sent = |timestamp, seal| Sent { shard: 0, stream: 0, timestamp, line: "x".into(), level: None, seal };
+    let World { mut view, .. } = world(0, &[vec![sent(10, true)], vec![sent(20, false)]]);
+    let segment = &view.segments[0];
+    view.segments[0] = Arc::new(Segment::lost(ShardId(0), segment.meta(), "gone"));
+    let first = |start, end| {
+        let parameters = RangeParameters { start, end, ..Default::default() };
+        let query = Query::range("{app=`a`}", parameters).unwrap();
+        let mut scan = Scan::new(&query.requests("t")[0], &view).unwrap();
+        while scan.step()? {}
+        Ok(scan.finish().seen.records)
+    };
+    assert_eq!(first(15, 100), Ok(1));
+    let lost = first(5, 100).unwrap_err();
+    assert!(matches!(&lost, QueryError::Damaged { range: Some(range), .. } if range.earliest == 10), "{lost}");
+    let listed = Want::Streams(StreamsQuery { want: StreamsWant::Series, selectors: Vec::new(), start: 0, end: 100 });
+    let mut scan = Scan::new(&ShardRequest { tenant: None, want: listed }, &view).unwrap();
+    assert!(matches!(scan.step(), Err(QueryError::Damaged { .. })));
 }
 
 #[test]
