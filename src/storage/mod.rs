@@ -7,6 +7,7 @@ pub mod error;
 pub mod lossy;
 mod redb_backend;
 pub mod registry;
+pub mod repair;
 pub mod segment;
 pub mod snapshot;
 #[cfg(test)]
