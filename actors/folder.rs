@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::oneshot;
+
 use crate::env::{Env, Lane, on_panic};
 use crate::replica::ReplicaMessage;
 use crate::supervision::Own;
@@ -48,5 +50,26 @@ impl Folder {
             }
         };
         env.blocking.run(Lane::Work, Box::new(job));
+    }
+
+    /// Runs `work` on a worker thread and gives back what it returns; none where it panicked, or where the life that it
+    /// is for has ended before.
+    pub async fn turn<M: Send + 'static, T: Send + 'static>(
+        &self,
+        env: &Env,
+        waiting: &Own<M>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (folder, waiting) = (Arc::clone(&self.0), waiting.clone());
+        let (done, outcome) = oneshot::channel();
+        let job = move || {
+            let _alone = folder.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.is_current() {
+                // Who does not wait any more needs no outcome.
+                let _ = done.send(work());
+            }
+        };
+        env.blocking.run(Lane::Work, Box::new(job));
+        outcome.await.ok()
     }
 }

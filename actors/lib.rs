@@ -30,6 +30,7 @@ pub mod production;
 pub mod query;
 pub mod replica;
 pub mod roster;
+pub mod scrubber;
 pub mod sealer;
 pub mod settings;
 pub mod shards;

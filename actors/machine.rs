@@ -12,6 +12,7 @@ use millpond::query::View;
 use millpond::retention::Policy;
 use millpond::shard::{self, Command, SealJob, SealedBlock, Shard, ShardError, ShardOptions, Verdict};
 use millpond::storage::disk::Disk;
+use millpond::storage::repair::{self, Opened};
 use millpond::storage::segment::{self, Segment, SegmentError, SegmentWriter};
 use millpond::storage::snapshot::{self, SnapshotError, StoredMetadata};
 use millpond::{class::Class, limits};
@@ -204,6 +205,8 @@ pub struct ShardMachine {
     segments: Vec<Arc<Segment>>,
     sealed: Index,
     dropped: Dropped,
+    /// A newer snapshot than the one that was read is damaged.
+    damaged: bool,
 }
 
 /// The metadata group's state.
@@ -212,6 +215,8 @@ pub struct MetadataMachine {
     cluster: Arc<Cluster>,
     applied: Index,
     sealed: Index,
+    /// A newer snapshot than the one that was read is damaged.
+    damaged: bool,
 }
 
 /// The snapshot that a machine was restored from.
@@ -256,6 +261,14 @@ impl Machine {
         match self {
             Self::Shard(machine) => machine.sealed,
             Self::Metadata(machine) => machine.sealed,
+        }
+    }
+
+    /// Whether a newer snapshot than the one it was restored from is damaged: the log may not reach back to this one.
+    pub fn is_from_before_damage(&self) -> bool {
+        match self {
+            Self::Shard(machine) => machine.damaged,
+            Self::Metadata(machine) => machine.damaged,
         }
     }
 
@@ -361,6 +374,15 @@ impl Machine {
         machine.segments.iter().map(|segment| *segment.meta()).chain(written.map(|(meta, _)| *meta)).collect()
     }
 
+    /// Serves a segment from the file that is there now; one that is not registered is left out.
+    pub fn replace(&mut self, segment: Arc<Segment>) {
+        let Self::Shard(machine) = self else { return };
+        let offsets = |segment: &Segment| (segment.meta().from, segment.meta().to);
+        if let Some(old) = machine.segments.iter_mut().find(|old| offsets(old) == offsets(&segment)) {
+            *old = segment;
+        }
+    }
+
     /// A seal's snapshot is durable: its records leave the head, its segment is served. What retention had ended as of the
     /// seal is not known any more; it is returned.
     pub fn register(&mut self, work: &SealWork, written: Option<Written>) -> Dropped {
@@ -440,33 +462,42 @@ impl ShardMachine {
                 segment::remove_unregistered(&**disk, shard, &[])?;
             }
             let shard = Shard::new(shard, ShardOptions::default());
-            return Ok((Self { shard, segments: Vec::new(), sealed: Index(0), dropped: Dropped::default() }, None));
+            let (segments, dropped) = (Vec::new(), Dropped::default());
+            return Ok((Self { shard, segments, sealed: Index(0), dropped, damaged: !whole }, None));
         };
         let origin = Origin::new(stored.snapshot.position, &stored.conf)?;
         let snapshot = stored.snapshot;
         if whole {
             segment::remove_unregistered(&**disk, shard, &snapshot.segments)?;
         }
-        let open = |meta| Segment::open(&**disk, shard, meta).map(Arc::new);
-        let segments = snapshot.segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        // A damaged segment fails the reads that need it until it is repaired, and nothing else.
+        let open = |meta: &SegmentMeta| match repair::open(&**disk, shard, meta)? {
+            Opened::Readable(segment) => Ok(Arc::new(segment)),
+            Opened::Lost(segment, damage) => {
+                tracing::warn!(%shard, file = %damage.file, error = %damage, "a segment cannot be opened");
+                Ok(Arc::new(segment))
+            }
+        };
+        let segments = snapshot.segments.iter().map(open).collect::<Result<Vec<_>, SegmentError>>()?;
         let sealed = snapshot.position.index;
         let shard = Shard::restore(&snapshot, ShardOptions::default())?;
-        Ok((Self { shard, segments, sealed, dropped: Dropped::default() }, Some(origin)))
+        Ok((Self { shard, segments, sealed, dropped: Dropped::default(), damaged: !whole }, Some(origin)))
     }
 }
 
 impl MetadataMachine {
     fn restore(disk: &Arc<dyn Disk>) -> Result<(Self, Option<Origin>), MachineError> {
         let latest = snapshot::latest_metadata(&**disk)?;
+        let damaged = !latest.damaged.is_empty();
         for (index, error) in latest.damaged {
             tracing::warn!(index = index.0, %error, "a snapshot of the metadata group is damaged and left aside");
         }
         let Some(stored) = latest.newest else {
-            return Ok((Self { cluster: Arc::default(), applied: Index(0), sealed: Index(0) }, None));
+            return Ok((Self { cluster: Arc::default(), applied: Index(0), sealed: Index(0), damaged }, None));
         };
         let origin = Origin::new(stored.position, &stored.conf)?;
         let (cluster, index) = (Arc::new(Cluster::decode(&stored.state)?), stored.position.index);
-        Ok((Self { cluster, applied: index, sealed: index }, Some(origin)))
+        Ok((Self { cluster, applied: index, sealed: index, damaged }, Some(origin)))
     }
 
     /// The state as restored or last applied.

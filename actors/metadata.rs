@@ -27,6 +27,7 @@ use crate::append::AppendReply;
 use crate::env::{End, Lane, on_panic};
 use crate::folder::Folder;
 use crate::replica::ReplicaMessage;
+use crate::scrubber::scrubber_spec;
 use crate::shards::{Group, replica_spec, snapshotter_spec};
 use crate::site::Site;
 use crate::supervision::{Actor, ActorError, Children, Own};
@@ -325,6 +326,7 @@ impl MetadataState {
         self.children.add(replica_spec(site, group, &folder));
         self.children.add(snapshotter_spec(site, ShardId::METADATA, &folder));
         self.children.add(fetcher_spec(site, ShardId::METADATA, &folder));
+        self.children.add(scrubber_spec(site, ShardId::METADATA, &folder));
     }
 
     /// Gives the metadata replica its tick, and proposes the first entry until it is applied.

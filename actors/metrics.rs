@@ -109,6 +109,10 @@ pub struct Metrics {
     tails: Gauge,
     transfer_bytes: Counters<1>,
     transfers: Counters<1>,
+    scrub_bytes: Counter,
+    scrub_damaged: Counter,
+    repairs: Counters<1>,
+    divergence: Counter,
     insecure: Gauge,
 }
 
@@ -151,6 +155,10 @@ impl Metrics {
             tails: Gauge::default(),
             transfer_bytes: Family::default(),
             transfers: Family::default(),
+            scrub_bytes: Counter::default(),
+            scrub_damaged: Counter::default(),
+            repairs: Family::default(),
+            divergence: Counter::default(),
             insecure: Gauge::default(),
         };
         metrics.register();
@@ -203,6 +211,14 @@ impl Metrics {
             self.transfer_bytes.clone(),
         );
         registry.register("transfers", "Copies of snapshots that ended, by outcome", self.transfers.clone());
+        registry.register("scrub_bytes", "Bytes of files read through to find damage", self.scrub_bytes.clone());
+        registry.register("scrub_damaged", "Files found damaged or missing", self.scrub_damaged.clone());
+        registry.register("repairs", "Repairs of files that ended, by outcome", self.repairs.clone());
+        registry.register(
+            "divergence",
+            "Segments of the same offsets that hold other records on another replica",
+            self.divergence.clone(),
+        );
         registry.register("insecure", "1 where a listener is open to others without TLS", self.insecure.clone());
     }
 
@@ -276,6 +292,26 @@ impl Metrics {
     /// A copy of a snapshot `arrived`, or `failed`.
     pub fn transfer_ended(&self, outcome: &'static str) {
         self.transfers.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// A file was read through, or a part of it.
+    pub fn scrubbed(&self, bytes: u64) {
+        self.scrub_bytes.inc_by(bytes);
+    }
+
+    /// A file was found damaged.
+    pub fn damaged(&self) {
+        self.scrub_damaged.inc();
+    }
+
+    /// A damaged file was `repaired`, or its repair `failed`.
+    pub fn repair_ended(&self, outcome: &'static str) {
+        self.repairs.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// Another replica holds other records at the same offsets.
+    pub fn diverged(&self) {
+        self.divergence.inc();
     }
 
     /// A listener is open to others without TLS.

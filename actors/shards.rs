@@ -21,6 +21,7 @@ use crate::folder::Folder;
 use crate::log_writer::LogWriterMessage;
 use crate::replica::{ReplicaActor, ReplicaArguments, ReplicaMessage};
 use crate::roster::{Roster, Standing};
+use crate::scrubber::scrubber_spec;
 use crate::sealer::{Sealer, SealerArguments};
 use crate::site::Site;
 use crate::snapshotter::{Snapshotter, SnapshotterArguments};
@@ -305,6 +306,7 @@ fn shard_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
             sealer_spec(&site, shard, folder),
             snapshotter_spec(&site, shard, folder),
             fetcher_spec(&site, shard, folder),
+            scrubber_spec(&site, shard, folder),
         ];
         (SupervisorActor, specs)
     })

@@ -425,6 +425,23 @@ pub const TRANSFER_ROUNDS_MAX: u32 = 5;
 /// Time between two looks of a copy that waits.
 pub const TRANSFER_TICK: Duration = Duration::from_millis(250);
 
+// Reading files through, to find damage before a reader does.
+
+/// What one node reads through in a second, all shards together: little beside what a disk gives to those who wait for it.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 16 * MIB as u64;
+/// One piece of a file that is read through: it bounds how long a folder is taken.
+pub const SCRUB_PIECE_BYTES: usize = MIB;
+/// The wait before the first round of a replica's life: a node that starts has more urgent things to read.
+pub const SCRUB_FIRST_AFTER: Duration = Duration::from_secs(3);
+/// The pause between two rounds of a replica.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(600);
+/// The wait before a repair that failed is tried again.
+pub const REPAIR_RETRY: Duration = Duration::from_secs(15);
+/// Least time between two looks at a file that reads find damaged.
+pub const SUSPECT_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Files of one shard that wait to be looked at; a round finds what was left out.
+pub const SUSPECTS_MAX: usize = 1_024;
+
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(

@@ -25,6 +25,7 @@ use crate::board::{LEADER_POLL, Phase};
 use crate::env::Lane;
 use crate::links::{FaultCode, Method};
 use crate::replica::{ReadRefusal, ReplicaMessage};
+use crate::scrubber::{ScrubberMessage, Suspect, scrubber_seat};
 use crate::site::Site;
 
 /// How long a replica may take to say what it holds; an election takes longer and is waited for by asking again.
@@ -240,7 +241,10 @@ impl Reader {
     async fn scan(&self, view: View, request: &Arc<ShardRequest>) -> Result<Partial, Refusal> {
         let (shard, end) = (view.shard, view.end.0);
         let stop = Stop(Arc::default());
-        let failed = |error| Refusal::Failed { error, end };
+        let failed = |error| {
+            self.suspect(shard, &error);
+            Refusal::Failed { error, end }
+        };
         let request = Arc::clone(request);
         let mut scan = self.turn(shard, move || Scan::new(&request, &view)).await.map_err(failed)?;
         loop {
@@ -260,6 +264,14 @@ impl Reader {
             if !more {
                 return self.turn(shard, move || Ok(scan.finish())).await.map_err(failed);
             }
+        }
+    }
+
+    /// Has a file looked at, and repaired, that was found damaged by reading it here.
+    fn suspect(&self, shard: ShardId, error: &QueryError) {
+        if let QueryError::Damaged { range: Some(range), .. } = error {
+            // A scrubber that does not run now looks at every file soon after it starts.
+            let _ = scrubber_seat(&self.site, shard).cast(ScrubberMessage::Look(Suspect::Segment(range.first)));
         }
     }
 

@@ -24,6 +24,7 @@ use millpond::limits;
 use millpond::query::View;
 use millpond::retention::Policy;
 use millpond::storage::copy::Arrived;
+use millpond::storage::segment::Segment;
 use millpond::storage::wal::LogOp;
 use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,10 @@ pub enum ReplicaMessage {
     },
     /// Hand leadership to a node.
     Transfer(NodeId),
+    /// The scrubber saw the file of a segment whole, or put a whole one in its place.
+    Repaired(Arc<Segment>),
+    /// The scrubber put a whole snapshot in the place of a damaged one, or a newer one beside it.
+    SnapshotRepaired,
 }
 
 /// Who acts on a seal next.
@@ -314,6 +319,18 @@ impl ReplicaState {
                 Ok(())
             }
             ReplicaMessage::Transfer(node) => self.transfer(node),
+            ReplicaMessage::Repaired(segment) => {
+                if let Some(machine) = &mut self.machine {
+                    machine.replace(segment);
+                }
+                Ok(())
+            }
+            ReplicaMessage::SnapshotRepaired => {
+                if self.core.is_none() && self.machine.as_ref().is_some_and(|machine| machine.is_from_before_damage()) {
+                    self.myself.renew("it begins anew from a snapshot that was repaired");
+                }
+                Ok(())
+            }
             ReplicaMessage::WorkPanicked(what) => Err(format!("{what} panicked on a worker thread").into()),
         }
     }
@@ -372,8 +389,15 @@ impl ReplicaState {
             node = self.arguments.env.node.0, shard = %shard, replica = id.0, index = machine.applied().0, ?voters,
             ?outgoing, ?learners, "a replica begins"
         );
-        let core = Core::new(options, recovered, machine.applied())?;
-        self.core = Some(core);
+        match Core::new(options, recovered, machine.applied()) {
+            Ok(core) => self.core = Some(core),
+            Err(error) if machine.is_from_before_damage() => {
+                tracing::error!(shard = %self.arguments.group.shard, %error, "a replica waits for its snapshot to be repaired");
+                self.myself.detail("waits", format_args!("for its snapshot to be repaired: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
         self.publish();
         if self.core.as_ref().is_some_and(|core| is_sole_voter(core.members(), core.id())) {
             return self.advance(Event::Campaign);

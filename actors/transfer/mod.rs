@@ -1,14 +1,14 @@
 //! Copies of snapshots between nodes: what a node shares among all that it makes and serves.
 //!
 //! `fetcher` makes a copy for one group; `source` serves those that other nodes make from here. [`Transfers`] lives as long
-//! as the node: the leases of what others copy, how much is read for them at once, how many copies run, and how many
-//! bytes they may ask for in a second. Its locks are held for a look at a few numbers, and for the removal of a file, so
+//! as the node: the leases of what others copy, how much is read for them at once, how many copies run, how many bytes
+//! they may ask for in a second, and how many scrubbers may read through. Its locks are held for a look at a few numbers, and for the removal of a file, so
 //! that one cannot be leased and removed at the same time.
 
 pub mod fetcher;
 pub mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,7 @@ struct Shared {
     began: Instant,
     leases: Mutex<Leases>,
     pace: Mutex<Pace>,
+    scrubbing: Mutex<Pace>,
     reads: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
@@ -41,10 +42,12 @@ impl Transfers {
     #[must_use]
     pub fn new(boot: Boot) -> Self {
         let pace = Pace::new(limits::TRANSFER_BYTES_PER_SECOND, limits::TRANSFER_BURST_BYTES);
+        let scrubbing = Pace::new(limits::SCRUB_BYTES_PER_SECOND, limits::SCRUB_PIECE_BYTES as u64);
         let shared = Shared {
             began: Instant::now(),
             leases: Mutex::new(Leases::new(boot.0)),
             pace: Mutex::new(pace),
+            scrubbing: Mutex::new(scrubbing),
             reads: Arc::new(Semaphore::new(limits::TRANSFER_READS_MAX)),
             places: Arc::new(Semaphore::new(limits::TRANSFERS_RUNNING_MAX)),
         };
@@ -73,9 +76,15 @@ impl Transfers {
     }
 
     /// How long to wait before a piece of so many bytes is asked for.
-    fn reserve(&self, bytes: u64) -> Duration {
+    pub(crate) fn reserve(&self, bytes: u64) -> Duration {
         let now = self.now();
         self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner).reserve(now, bytes)
+    }
+
+    /// How long to wait before so many bytes of a file are read through.
+    pub(crate) fn reserve_scrub(&self, bytes: u64) -> Duration {
+        let now = self.now();
+        self.shared.scrubbing.lock().unwrap_or_else(PoisonError::into_inner).reserve(now, bytes)
     }
 
     /// Room to read for other nodes.
@@ -84,7 +93,7 @@ impl Transfers {
     }
 
     /// Room for copies that run.
-    fn places(&self) -> Arc<Semaphore> {
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
         Arc::clone(&self.shared.places)
     }
 }

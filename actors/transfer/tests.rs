@@ -30,12 +30,12 @@ use crate::production::{MachineClock, MachineEnd, MachineRandom};
 use crate::shards::snapshotter_spec;
 use crate::site::Site;
 use crate::snapshotter::SnapshotterMessage;
-use crate::supervision::{Root, SupervisorActor, spawn_root};
+use crate::supervision::{ChildSpec, Root, SupervisorActor, spawn_root};
 use crate::tree::{Identity, TreeHandle};
 
-const SHARD: ShardId = ShardId(2);
-const SOURCE: NodeId = NodeId(1);
-const TARGET: NodeId = NodeId(2);
+pub(crate) const SHARD: ShardId = ShardId(2);
+pub(crate) const SOURCE: NodeId = NodeId(1);
+pub(crate) const TARGET: NodeId = NodeId(2);
 
 /// Hands frames straight to the other node's links.
 #[derive(Debug, Default)]
@@ -85,13 +85,13 @@ impl Inbound for Desk {
     fn restarted(&self, _: NodeId, _: Boot) {}
 }
 
-struct Node {
-    site: Site,
-    disk: LossyDisk,
+pub(crate) struct Node {
+    pub(crate) site: Site,
+    pub(crate) disk: LossyDisk,
     _root: Root,
 }
 
-async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>) -> Node {
+async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>, actors: fn(&Site) -> Vec<ChildSpec>) -> Node {
     let identity = Identity { node, name: format!("node-{node}"), boot: Boot(1) };
     let tree = TreeHandle::new(identity, Arc::new(MachineClock), true);
     let (disk, transfers) = (LossyDisk::new(node.0), Transfers::new(Boot(1)));
@@ -121,17 +121,25 @@ async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>) -> Node {
     let desk = Arc::new(Desk::default());
     assert!(desk.0.set(site.clone()).is_ok());
     let mut specs = site.links.specs(&site.env, &(desk as Arc<dyn Inbound>));
-    let folder = Folder::default();
-    specs.push(fetcher_spec(&site, SHARD, &folder));
-    specs.push(snapshotter_spec(&site, SHARD, &folder));
+    specs.extend(actors(&site));
     let root = spawn_root(&site.tree.seat(ROOT, None), SupervisorActor, specs).await.unwrap();
     Node { site, disk, _root: root }
 }
 
 /// A source and a target that are connected.
 async fn pair() -> (Node, Node) {
+    let actors = |site: &Site| {
+        let folder = Folder::default();
+        vec![fetcher_spec(site, SHARD, &folder), snapshotter_spec(site, SHARD, &folder)]
+    };
+    pair_of(actors).await
+}
+
+/// Two nodes that are connected, with these actors on each.
+pub(crate) async fn pair_of(actors: fn(&Site) -> Vec<ChildSpec>) -> (Node, Node) {
     let wire = Arc::new(Wire::default());
-    let (source, target) = (node(SOURCE, TARGET, &wire).await, node(TARGET, SOURCE, &wire).await);
+    let source = node(SOURCE, TARGET, &wire, actors).await;
+    let target = node(TARGET, SOURCE, &wire, actors).await;
     for (end, peer) in [(&source, TARGET), (&target, SOURCE)] {
         let mut report = end.site.links.watch(peer).unwrap();
         report.wait_for(|report| report.state == PeerState::Connected).await.unwrap();
@@ -140,14 +148,19 @@ async fn pair() -> (Node, Node) {
 }
 
 /// Writes a snapshot through `index` with segments of so many bytes each.
-fn store(disk: &LossyDisk, index: u64, segments: &[usize]) -> Vec<SegmentMeta> {
+pub(crate) fn store(disk: &LossyDisk, index: u64, segments: &[usize]) -> Vec<SegmentMeta> {
+    store_as(disk, index, segments, 1)
+}
+
+/// The same, with records of this digest in each.
+pub(crate) fn store_as(disk: &LossyDisk, index: u64, segments: &[usize], digest: u128) -> Vec<SegmentMeta> {
     let seal = |(at, bytes): (u64, &usize)| {
         let mut writer = SegmentWriter::create(disk, SHARD, Offset(at)).unwrap();
         let summary =
             Summary { first_offset: at, last_offset: at, rows: 1, min_timestamp: 0, max_timestamp: 1, raw_bytes: 9 };
         let stream = Stream { tenant: "acme".into(), labels: Labels::new([("app", "a")]) };
         writer.push(&vec![7; *bytes], summary, &[stream]).unwrap();
-        writer.finish(1).unwrap()
+        writer.finish(digest).unwrap()
     };
     let segments: Vec<SegmentMeta> = (0..).zip(segments).map(seal).collect();
     let snapshot = ShardSnapshot {
@@ -164,7 +177,7 @@ fn store(disk: &LossyDisk, index: u64, segments: &[usize]) -> Vec<SegmentMeta> {
     segments
 }
 
-fn whole(disk: &LossyDisk) -> Option<Index> {
+pub(crate) fn whole(disk: &LossyDisk) -> Option<Index> {
     let snapshot = snapshot::latest(disk, SHARD).unwrap().newest?.snapshot;
     for meta in &snapshot.segments {
         Segment::open(disk, SHARD, meta).and_then(|segment| segment.verify()).unwrap();

@@ -491,7 +491,7 @@ fn a_segment_that_cannot_be_opened_fails_what_needs_it_and_nothing_else() {
     let lost = first(5, 100).unwrap_err();
     assert!(matches!(&lost, QueryError::Damaged { range: Some(range), .. } if range.earliest == 10), "{lost}");
     let listed = Want::Streams(StreamsQuery { want: StreamsWant::Series, selectors: Vec::new(), start: 0, end: 100 });
-    let mut scan = Scan::new(&ShardRequest { tenant: None, want: listed }, &view).unwrap();
+    let mut scan = Scan::new(&ShardRequest { tenant: None, want: listed, hidden: Vec::new() }, &view).unwrap();
     assert!(matches!(scan.step(), Err(QueryError::Damaged { .. })));
 }
 
