@@ -97,13 +97,9 @@ async fn a_flipped_bit_in_a_segment_is_never_served() {
         flip_bit(&path, len / 2);
     }
     world.start_all().await;
-    for source in [Source::Local, Source::Leader] {
-        // A local read may be refused as damaged until it is repaired, but what it gives is what was sent.
-        match world.shard_lines(2, shards[0], source).await {
-            Ok(found) => assert!(found == lines, "{} records of {}", found.len(), lines.len()),
-            Err(error) => assert!(source == Source::Local && error.to_string().contains("data_loss"), "{error}"),
-        }
-    }
+    let found = world.shard_lines(2, shards[0], Source::Leader).await.unwrap();
+    assert!(found == lines, "{} records of {}", found.len(), lines.len());
+    has_every_line_once(&world, 2, shards[0], &lines).await;
     let found = world.query(2, &format!("{LABELS} |= \"record 1999 \"")).await;
     assert_eq!(found.len(), 40);
 }
@@ -128,7 +124,145 @@ async fn damage_with_no_good_copy_left_is_told_with_its_range() {
     world.start_all().await;
     let answer = world.get(1, &format!("/api/v1/shards/{}/records?from=0&limit=5000&source=local", shards[0])).await;
     assert!(!answer.status.is_success(), "{}", answer.text());
-    assert!(answer.text().contains("data_loss"), "{}", answer.text());
+    assert!(answer.text().contains("data_loss") && answer.text().contains("offsets"), "{}", answer.text());
+}
+
+/// Stores so much in one stream that its shard is sealed several times, and waits until a node has so many segments of it.
+async fn seal_some(world: &World, node: u64, segments: usize) -> (u32, Vec<String>) {
+    let (mut lines, mut shard) = (Vec::new(), 0);
+    for round in 0..120 {
+        let some: Vec<String> = (0..2_000).map(|at| format!("record {round} {at} {}", now())).collect();
+        shard = world.store(1, LABELS, &some).await[0];
+        lines.extend(some);
+        if round >= 20 && sealed(&world.cluster.nodes[0].data, shard).len() >= segments {
+            break;
+        }
+    }
+    let data = world.cluster.nodes.iter().find(|there| there.id == node).unwrap().data.clone();
+    wait_until("segments are sealed and named", SOON, || async {
+        let (sealed, named) = (sealed(&data, shard), files(&shard_folder(&data, shard), ".redb"));
+        if sealed.len() >= segments && !named.is_empty() { Ok(()) } else { Err(format!("{sealed:?} {named:?}")) }
+    })
+    .await;
+    (shard, lines)
+}
+
+fn shard_folder(data: &Path, shard: u32) -> PathBuf {
+    data.join("shards").join(shard.to_string())
+}
+
+fn sealed(data: &Path, shard: u32) -> Vec<PathBuf> {
+    files(&shard_folder(data, shard), ".blocks")
+}
+
+/// One of the numbers that a node shows; 0 where it shows none of that name.
+async fn metric(world: &World, node: u64, name: &str) -> u64 {
+    let text = world.get(node, "/metrics").await.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or(0)
+}
+
+const REPAIRED: &str = "millpond_repairs_total{outcome=\"repaired\"}";
+
+async fn repaired(world: &World, node: u64, files: u64) {
+    wait_until("the files are repaired", SOON, || async {
+        let done = metric(world, node, REPAIRED).await;
+        if done >= files { Ok(()) } else { Err(format!("{done} of {files}")) }
+    })
+    .await;
+    assert!(metric(world, node, "millpond_scrub_damaged_total").await >= files);
+    let log = fs::read_to_string(&world.cluster.nodes.iter().find(|there| there.id == node).unwrap().log).unwrap();
+    for event in ["a file is damaged", "a damaged file was repaired"] {
+        assert!(log.contains(event), "no event says that {event}");
+    }
+}
+
+/// What a node has itself, once it has as much as was sent and gives it without an error. Before, it may have less or refuse
+/// what is damaged, but it gives nothing else than what was sent.
+async fn has_every_line_once(world: &World, node: u64, shard: u32, lines: &[String]) {
+    wait_until("the node gives what was sent", SOON, || async {
+        match world.shard_lines(node, shard, Source::Local).await {
+            Ok(found) => {
+                assert!(lines.starts_with(&found), "{} records of {}", found.len(), lines.len());
+                if found.len() == lines.len() { Ok(()) } else { Err(format!("{} of {}", found.len(), lines.len())) }
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_damaged_under_a_running_node_are_repaired_when_they_are_read() {
+    let mut world = World::start(3, SEAL_EARLY).await;
+    let (shard, lines) = seal_some(&world, 2, 2).await;
+    let harmed = sealed(&world.cluster.node(2).data, shard);
+    let before: Vec<Vec<u8>> = harmed.iter().map(|path| fs::read(path).unwrap()).collect();
+    flip_bit(&harmed[0], harmed[0].metadata().unwrap().len() / 2);
+    OpenOptions::new().write(true).open(&harmed[1]).unwrap().set_len(100).unwrap();
+    // Whoever asks the shard gets everything meanwhile, whichever replica leads.
+    let found = world.shard_lines(1, shard, Source::Leader).await.unwrap();
+    assert!(found == lines, "{} records of {}", found.len(), lines.len());
+    has_every_line_once(&world, 2, shard, &lines).await;
+    repaired(&world, 2, 2).await;
+    let after: Vec<Vec<u8>> = harmed.iter().map(|path| fs::read(path).unwrap()).collect();
+    assert!(before == after, "the files are what they were");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_damaged_under_a_stopped_node_are_repaired_soon_after_its_start() {
+    let mut world = World::start(3, SEAL_EARLY).await;
+    let (shard, lines) = seal_some(&world, 2, 3).await;
+    world.cluster.node(2).kill().unwrap();
+    let harmed = sealed(&world.cluster.node(2).data, shard);
+    flip_bit(&harmed[0], harmed[0].metadata().unwrap().len() / 2);
+    OpenOptions::new().write(true).open(&harmed[1]).unwrap().set_len(4_000).unwrap();
+    fs::remove_file(&harmed[2]).unwrap();
+    world.start_all().await;
+    repaired(&world, 2, 3).await;
+    has_every_line_once(&world, 2, shard, &lines).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_of_a_stopped_node_is_replaced_also_when_the_others_have_gone_on() {
+    for goes_on in [false, true] {
+        let mut world = World::start(3, SEAL_EARLY).await;
+        let (shard, mut lines) = seal_some(&world, 2, 2).await;
+        world.cluster.node(2).kill().unwrap();
+        for path in files(&shard_folder(&world.cluster.node(2).data, shard), ".redb") {
+            let len = path.metadata().unwrap().len();
+            (0..64).for_each(|at| flip_bit(&path, at * len / 64));
+        }
+        if goes_on {
+            let more = sealed(&world.cluster.node(1).data, shard).len() + 1;
+            lines.extend(seal_some(&world, 1, more).await.1);
+        }
+        world.start_all().await;
+        repaired(&world, 2, 1).await;
+        has_every_line_once(&world, 2, shard, &lines).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_segment_with_no_copy_left_fails_the_reads_that_need_it_and_no_others() {
+    let mut world = World::start(1, SEAL_EARLY).await;
+    let (shard, lines) = seal_some(&world, 1, 2).await;
+    world.cluster.node(1).kill().unwrap();
+    let first = sealed(&world.cluster.node(1).data, shard).remove(0);
+    let name = first.file_name().unwrap().to_str().unwrap().to_owned();
+    let (from, to) = name.strip_suffix(".blocks").unwrap().split_once('-').unwrap();
+    let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
+    assert_eq!(from, 0);
+    fs::remove_file(&first).unwrap();
+    world.start_all().await;
+    let lost = world.get(1, &format!("/api/v1/shards/{shard}/records?from=0&limit=10")).await;
+    assert_eq!(lost.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let told = format!("data_loss in shard-{shard}, offsets 0 to {to}, times ");
+    assert!(lost.text().contains(&told), "{}", lost.text());
+    let rest = world.get(1, &format!("/api/v1/shards/{shard}/records?from={}&limit=10", to + 1)).await;
+    assert_eq!(rest.status, StatusCode::OK, "{}", rest.text());
+    assert!(rest.text().contains(&lines[usize::try_from(to).unwrap() + 1]), "{}", rest.text());
+    world.store(1, LABELS, &["and on it goes".to_owned()]).await;
 }
 
 /// A command line prefix that gives a node a small disk of its own, where this machine allows it.
