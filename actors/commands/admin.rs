@@ -124,6 +124,7 @@ pub(crate) mod tests {
             url: Some(format!("http://127.0.0.1:31{node:02}")),
             store: "0".repeat(32),
             replicas,
+            lost: 0,
             joining: 0,
             leads: 0,
             votes: false,

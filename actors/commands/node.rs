@@ -138,10 +138,13 @@ async fn list(args: &List) -> Result<()> {
 fn lines(cluster: &ClusterReport) -> Vec<(String, Option<&'static str>)> {
     let head = ["NODE", "NAME", "STATE", "LINK", "ZONE", "SHARDS", "LEADS", "METADATA", "ADDRESS", "HTTP"];
     let row = |member: &MemberReport| {
-        let shards = match member.joining {
-            0 => member.replicas.to_string(),
-            joining => format!("{}+{joining}", member.replicas),
-        };
+        let mut shards = member.replicas.to_string();
+        if member.joining > 0 {
+            shards.push_str(&format!("+{}", member.joining));
+        }
+        if member.lost > 0 {
+            shards.push_str(&format!(" ({} lost)", member.lost));
+        }
         vec![
             member.node.to_string(),
             member.name.clone().unwrap_or_default(),
@@ -284,7 +287,7 @@ fn drained(cluster: &ClusterReport, id: u64, most: &mut Option<usize>) -> Look {
     if member.is_empty() && moves.is_empty() {
         return Look::Done(format!("node {id} is empty; `millpond node remove {id}` lets it leave"));
     }
-    let left = member.replicas + member.joining + usize::from(member.votes);
+    let left = member.replicas + member.lost + member.joining + usize::from(member.votes);
     let all = *most.insert(left.max(most.unwrap_or(0)));
     let under_way = if moves.is_empty() { "none under way".to_owned() } else { moves.join(", ") };
     Look::Wait(format!("{left} of {all} replicas left on node {id}; {under_way}"))
@@ -323,7 +326,7 @@ fn in_the_way(cluster: &ClusterReport, id: u64) -> Option<String> {
         .map(|under_way| format!("move {} of {}", under_way.id, under_way.shard))
         .collect();
     let metadata = if member.votes { ", and a vote in the metadata group" } else { "" };
-    let held = format!("it holds {} shards{metadata}", member.replicas);
+    let held = format!("it holds {} shards{metadata}", member.replicas + member.lost);
     match (member.is_empty(), moves.is_empty()) {
         (true, true) => None,
         (true, false) => Some(format!("wait for {}", moves.join(", "))),
@@ -423,12 +426,13 @@ mod tests {
 
     #[test]
     fn the_list_shows_moves_and_why_a_node_is_not_connected() {
-        let apart =
-            MemberReport { link: "refused".to_owned(), reason: Some("another store".to_owned()), ..a_member(2, 1) };
+        let (link, reason) = ("refused".to_owned(), Some("another store".to_owned()));
+        let apart = MemberReport { link, reason, lost: 3, joining: 2, ..a_member(2, 1) };
         let cluster = ClusterReport { moves: vec![a_move(2)], ..a_cluster(vec![a_member(1, 2), apart]) };
         let lines = lines(&cluster);
         assert_eq!(lines.len(), 5);
         assert!(lines[0].0.starts_with("NODE") && lines[1].1.is_none() && lines[2].1 == Some("error"));
+        assert!(lines[2].0.contains("1+2 (3 lost)"), "{}", lines[2].0);
         assert_eq!(lines[3].0, "node 2: another store");
         assert_eq!(lines[4].0, "move 5 of shard-3 from node 2 to node 1 (drain): copying a snapshot");
     }

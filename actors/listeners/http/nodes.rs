@@ -92,6 +92,8 @@ pub struct MemberReport {
     pub store: String,
     /// Shards of which it holds a replica that votes.
     pub replicas: usize,
+    /// Shards of which it held one that was lost with its store and not moved yet.
+    pub lost: usize,
     /// Shards of which a replica is on its way to it.
     pub joining: usize,
     /// Shards that it leads.
@@ -107,7 +109,7 @@ pub struct MemberReport {
 impl MemberReport {
     /// Whether nothing is left on it that a removal would lose.
     pub fn is_empty(&self) -> bool {
-        self.replicas == 0 && self.joining == 0 && !self.votes
+        self.replicas == 0 && self.lost == 0 && self.joining == 0 && !self.votes
     }
 }
 
@@ -260,7 +262,8 @@ async fn nodes(State(NodesState { site, .. }): State<NodesState>) -> Response {
 
 /// What the cluster itself says of a node.
 fn member_report(cluster: &Cluster, node: NodeId, member: &Member) -> MemberReport {
-    let held = cluster.shards().shards.iter().filter(|placement| placement.replicas.contains_key(&node));
+    let placed = cluster.shards().shards.iter().filter_map(|placement| placement.replicas.get(&node));
+    let (lost, held): (Vec<_>, Vec<_>) = placed.partition(|replica| cluster.lost().contains(replica));
     let joins =
         |under_way: &&Move| under_way.shard != ShardId::METADATA && under_way.add.is_some_and(|seat| seat.node == node);
     let metadata = cluster.moves().get(&ShardId::METADATA).and_then(|under_way| under_way.add);
@@ -272,7 +275,8 @@ fn member_report(cluster: &Cluster, node: NodeId, member: &Member) -> MemberRepo
         address: member.address.clone(),
         url: None,
         store: member.store.to_string(),
-        replicas: held.count(),
+        replicas: held.len(),
+        lost: lost.len(),
         joining: cluster.moves().values().filter(joins).count(),
         leads: 0,
         votes: member.state != MemberState::Removed
@@ -329,9 +333,20 @@ mod tests {
         apply(Command::BeginMove { shard: ShardId(0), add, remove, why, expects: Epoch(1) })
     }
 
+    fn report_of(cluster: &Cluster, node: u64) -> MemberReport {
+        member_report(cluster, NodeId(node), &cluster.members()[&NodeId(node)])
+    }
+
     fn report(node: u64) -> MemberReport {
-        let cluster = cluster();
-        member_report(&cluster, NodeId(node), &cluster.members()[&NodeId(node)])
+        report_of(&cluster(), node)
+    }
+
+    /// The same cluster after the disk of node 1 was lost.
+    fn lost_first() -> Cluster {
+        let mut cluster = cluster();
+        let replace = Command::ReplaceStore { node: NodeId(1), store: StoreId(9) };
+        cluster.apply(Index(cluster.applied().0 + 1), &replace.encode()).unwrap();
+        cluster
     }
 
     #[test]
@@ -340,6 +355,7 @@ mod tests {
         assert_eq!((first.replicas, first.joining, first.votes), (2, 0, true));
         assert_eq!((fourth.replicas, fourth.joining, fourth.votes), (0, 1, false));
         assert_eq!((fourth.state.as_str(), fourth.zone.as_str()), ("active", "b"));
+        assert_eq!((first.lost, report_of(&lost_first(), 1).lost, report_of(&lost_first(), 1).replicas), (0, 2, 0));
         assert!(!first.is_empty() && !fourth.is_empty());
         assert!(MemberReport { joining: 0, ..fourth }.is_empty());
     }
