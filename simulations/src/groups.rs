@@ -41,7 +41,8 @@ pub struct Groups {
     homes: BTreeMap<(String, u64), u128>,
     /// The data folder of each node now.
     stores: BTreeMap<u64, u128>,
-    outside: BTreeSet<u64>,
+    /// Nodes outside the cluster, and since when.
+    outside: BTreeMap<u64, Duration>,
     moves: BTreeMap<u64, Move>,
     /// From when to when something else went wrong.
     faults: Vec<(Duration, Duration)>,
@@ -55,18 +56,19 @@ impl Groups {
         self.stores.insert(node, store);
     }
 
-    /// A node does not belong to the cluster, until somebody asks for it.
-    pub fn outside(&mut self, node: u64, is_outside: bool) {
-        if is_outside {
-            self.outside.insert(node);
-        } else {
-            self.outside.remove(&node);
-        }
+    /// A node does not belong to the cluster from now on, until somebody asks for it.
+    pub fn outside(&mut self, node: u64, now: Duration) {
+        self.outside.insert(node, now);
     }
 
-    /// What is wrong where a node takes part in a group.
-    pub fn takes_part(&self, node: u64, shard: &str) -> Option<String> {
-        let outside = self.outside.contains(&node);
+    /// Somebody asks for a node.
+    pub fn taken_in(&mut self, node: u64) {
+        self.outside.remove(&node);
+    }
+
+    /// What is wrong where a node takes part in a group. A life that ends does no more in the moment in which it ends.
+    pub fn takes_part(&self, node: u64, shard: &str, now: Duration) -> Option<String> {
+        let outside = self.outside.get(&node).is_some_and(|since| *since < now);
         outside
             .then(|| format!("outside: node {node} takes part in {shard}, though it was never taken into the cluster"))
     }
@@ -244,10 +246,12 @@ mod tests {
     #[test]
     fn a_node_outside_takes_part_in_nothing() {
         let mut groups = Groups::default();
-        groups.outside(4, true);
-        assert!(groups.takes_part(4, "metadata").is_some() && groups.takes_part(3, "metadata").is_none());
-        groups.outside(4, false);
-        assert!(groups.takes_part(4, "metadata").is_none());
+        let (then, now) = (Duration::from_secs(1), Duration::from_secs(2));
+        groups.outside(4, then);
+        assert!(groups.takes_part(4, "metadata", now).is_some() && groups.takes_part(3, "metadata", now).is_none());
+        assert!(groups.takes_part(4, "metadata", then).is_none(), "its last life was ending");
+        groups.taken_in(4);
+        assert!(groups.takes_part(4, "metadata", now).is_none());
         assert_eq!((groups.joined(4), groups.joined(4)), (true, false));
         assert_eq!((groups.node(4, "draining"), groups.node(4, "removed")), (None, Some("drained node removed")));
         assert_eq!(groups.node(4, "removed"), None);

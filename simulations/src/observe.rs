@@ -117,7 +117,8 @@ impl Observed {
 
     /// A node waits outside the cluster: it must take part in nothing until [`Observed::taken_in`].
     pub fn outside(&self, node: NodeId) {
-        self.state().groups.outside(node.0, true);
+        let now = self.trace.elapsed();
+        self.state().groups.outside(node.0, now);
     }
 
     /// A node that forms no cluster waits outside.
@@ -128,7 +129,7 @@ impl Observed {
 
     /// Somebody asks for a node to be taken into the cluster, with the data folder that it has.
     pub fn taken_in(&self, node: NodeId) {
-        self.state().groups.outside(node.0, false);
+        self.state().groups.taken_in(node.0);
     }
 
     /// A node starts with this data folder.
@@ -260,7 +261,8 @@ impl Observed {
     /// A node takes part in a group, which one outside must not.
     fn takes_part(&self, fields: &Fields, shard: &str) {
         let Some(node) = fields.number("node") else { return };
-        let wrong = self.state().groups.takes_part(node, shard);
+        let now = self.trace.elapsed();
+        let wrong = self.state().groups.takes_part(node, shard, now);
         self.judged(wrong);
         let is_spare = self.state().spares.contains(&node);
         if is_spare && self.state().groups.joined(node) {
