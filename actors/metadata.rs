@@ -266,6 +266,8 @@ impl MetadataState {
             Decision::Refuse(why) => self.arguments.site.env.halt.halt(End::Store, &why.to_string()),
         }
         self.published = self.formation.roll().map(|roll| roll.nodes.clone()).unwrap_or_default();
+        let told = self.published.iter().map(|(node, enrolled)| (*node, enrolled.address.clone()));
+        self.arguments.site.links.hear_of(told.filter(|(_, address)| !address.is_empty()).collect());
         let waits = if let Phase::Waiting(waits) = &self.phase { waits.clone() } else { None };
         let (formation, boot) = (self.formation.clone(), self.arguments.site.env.boot);
         self.arguments.greeting.send_replace(Arc::new(Greeting { formation, boot, waits }));

@@ -214,7 +214,7 @@ pub const FAULT_BYTES_MAX: usize = 16 * KIB;
 /// Requests, answers and faults queued for one peer, at which faults are dropped and their callers time out.
 pub const LINK_LETTERS_MAX: usize = 4_096;
 /// A node's hello.
-pub const HELLO_BYTES_MAX: usize = 16 * KIB;
+pub const HELLO_BYTES_MAX: usize = 32 * KIB;
 /// Why a hello was refused, as told to the peer.
 pub const REFUSAL_BYTES_MAX: usize = 512;
 /// Heartbeats between hellos of a link that is up; a change is told at once.
@@ -475,7 +475,9 @@ const _: () = assert!(READ_TICKS_MAX as u128 * TICK.as_millis() <= UNAVAILABLE_A
 const _: () = assert!(MOVES_PER_NODE_MAX <= MOVES_MAX && NODES_MAX <= NODES_EVER_MAX);
 const _: () = assert!(REBALANCE_REPLICAS_APART >= 2);
 const _: () = assert!(METADATA_VOTERS_MAX >= 3 && METADATA_VOTERS_MAX <= NODES_MAX);
-const _: () = assert!(NODES_MAX * 96 + FINGERPRINT_KEYS_MAX * (FINGERPRINT_KEY_BYTES_MAX + 16) < HELLO_BYTES_MAX);
+const _: () = assert!(
+    NODES_MAX * (96 + ADDRESS_BYTES_MAX) + FINGERPRINT_KEYS_MAX * (FINGERPRINT_KEY_BYTES_MAX + 16) < HELLO_BYTES_MAX
+);
 const _: () = assert!(GOVERN_DEADLINE.as_millis() > 4 * ELECTION_TICKS as u128 * TICK.as_millis());
 const _: () = assert!(REHOME_AFTER_BOUNDS.0.as_millis() > LINK_SUSPECT_AFTER.as_millis());
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);

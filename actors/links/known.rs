@@ -1,5 +1,5 @@
-//! Which other nodes there are: those that the configuration names and those that belong to the cluster, less those that
-//! were removed from it.
+//! Which other nodes there are: those that the configuration or the roll names and those that belong to the cluster, less
+//! those that were removed from it.
 //!
 //! A node that was removed is never a peer again, since its id is not given out twice. A replica of the metadata group
 //! that starts anew publishes what its snapshot held, so the state may go back for a while: what is known here does not.
@@ -173,6 +173,23 @@ mod tests {
         let left = links.follow(&board.borrow(), 0).left;
         assert_eq!(left, [(NodeId(3), "peer-link-3".into()), (NodeId(4), "peer-link-4".into())]);
         assert_eq!(addresses(&links), ["2 at configured:2"]);
+    }
+
+    #[test]
+    fn a_node_that_joins_talks_to_those_on_the_roll_though_nobody_configured_them() {
+        let links = links(&[2]);
+        let mut heard = links.heard();
+        links.hear_of([(2, "roll:2"), (4, "roll:4"), (1, "roll:1")].map(|(n, at)| (NodeId(n), at.to_owned())).into());
+        assert!(heard.has_changed().unwrap() && links.follow(&Cluster::default(), 0).any);
+        assert_eq!(addresses(&links), ["2 at configured:2", "4 at roll:4"]);
+        heard.mark_unchanged();
+        links.hear_of([(2, "roll:2"), (4, "roll:4"), (1, "roll:1")].map(|(n, at)| (NodeId(n), at.to_owned())).into());
+        assert!(!heard.has_changed().unwrap(), "nothing is new");
+        let board = watch::Sender::new(Arc::new(formed(NodeId(1))));
+        agree(&board, &admit(NodeId(4), "member:4"));
+        agree(&board, &Command::RemoveNode { node: NodeId(4) });
+        links.follow(&board.borrow(), 0);
+        assert_eq!(addresses(&links), ["2 at configured:2"], "the cluster knows better");
     }
 
     #[test]

@@ -204,6 +204,8 @@ struct Shared {
     tree: TreeHandle,
     /// What the configuration names; written by nobody.
     configured: BTreeMap<NodeId, String>,
+    /// What peers say of further nodes; of a node that joins it may be all that it knows of who leads.
+    heard: watch::Sender<BTreeMap<NodeId, String>>,
     /// Written when a node comes or goes; read, and not held, whenever something is sent.
     known: watch::Sender<Known>,
     strays: AtomicU64,
@@ -228,7 +230,8 @@ impl Links {
         assert!(peers.iter().all(|(peer, _)| *peer != node), "a node has no link to itself");
         let configured = peers.iter().cloned().collect();
         let (known, strays) = (watch::Sender::new(Known::default()), AtomicU64::new(0));
-        let links = Self { shared: Arc::new(Shared { node, tree: tree.clone(), configured, known, strays }) };
+        let (tree, heard) = (tree.clone(), watch::Sender::default());
+        let links = Self { shared: Arc::new(Shared { node, tree, configured, heard, known, strays }) };
         links.follow(&Cluster::default(), now);
         links
     }
@@ -236,20 +239,37 @@ impl Links {
     /// Makes the peers those that the configuration and a state of the cluster name. Those that are gone have left the
     /// tree; whoever supervises their peer-links stops them.
     fn follow(&self, cluster: &Cluster, now: i64) -> Change {
-        let Shared { node, tree, configured, known, .. } = &*self.shared;
+        let Shared { node, tree, configured, heard, known, .. } = &*self.shared;
+        let mut named = heard.borrow().clone();
+        named.extend(configured.iter().map(|(node, address)| (*node, address.clone())));
         let make = |peer, address| {
             let link = tree.seat(&format!("peer-link-{peer}"), Some(SUPERVISOR));
             Peer::new(peer, address, link, now)
         };
         let mut change = Change::default();
         known.send_if_modified(|known| {
-            change = known.follow(*node, configured, cluster, make);
+            change = known.follow(*node, &named, cluster, make);
             change.any
         });
         for (_, name) in &change.left {
             tree.forget(name);
         }
         change
+    }
+
+    /// The roll of the cluster names these nodes, as peers have shown it. They count as if they were configured, in the place
+    /// of those of the roll before.
+    pub fn hear_of(&self, nodes: BTreeMap<NodeId, String>) {
+        self.shared.heard.send_if_modified(|heard| {
+            let news = *heard != nodes;
+            *heard = nodes;
+            news
+        });
+    }
+
+    /// Follows what is heard of further nodes.
+    pub(crate) fn heard(&self) -> watch::Receiver<BTreeMap<NodeId, String>> {
+        self.shared.heard.subscribe()
     }
 
     /// Follows who the peers are.

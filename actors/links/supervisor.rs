@@ -54,7 +54,7 @@ impl Actor for LinksActor {
 
     async fn pre_start(&self, myself: &Own<LinksMessage>, arguments: LinksArguments) -> Result<LinksState, ActorError> {
         let LinksArguments { links, env, inbound, cluster, transport } = arguments;
-        let (watcher, mut changes) = (myself.clone(), cluster.clone());
+        let (watcher, mut changes, mut heard) = (myself.clone(), cluster.clone(), links.heard());
         let mut state = LinksState { links, env, inbound, cluster, children: Children::new(myself) };
         // A life before this one may have missed that a node was removed.
         state.follow();
@@ -63,7 +63,16 @@ impl Actor for LinksActor {
         }
         tokio::spawn(async move {
             // Ends with this life of the actor, or with the board.
-            while changes.changed().await.is_ok() && watcher.cast(LinksMessage::ClusterChanged).is_ok() {}
+            loop {
+                let changed = tokio::select! {
+                    biased;
+                    changed = changes.changed() => changed,
+                    changed = heard.changed() => changed,
+                };
+                if changed.is_err() || watcher.cast(LinksMessage::ClusterChanged).is_err() {
+                    return;
+                }
+            }
         });
         Ok(state)
     }

@@ -138,7 +138,7 @@ impl Cluster {
         let enrolled = present.filter_map(|(node, member)| {
             // Where a voter was lost with its store, the node observes as another replica.
             let replica = self.observers.get(node).or_else(|| self.metadata.replicas.get(node))?;
-            Some((*node, Enrolled { store: member.store, replica: *replica }))
+            Some((*node, Enrolled { store: member.store, replica: *replica, address: member.address.clone() }))
         });
         Some(Roll { applied: self.applied, nodes: enrolled.collect() })
     }

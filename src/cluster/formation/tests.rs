@@ -114,7 +114,9 @@ fn a_wiped_folder_does_not_vote_beside_other_wiped_ones() {
 fn a_wiped_folder_is_let_in_as_another_replica_once_its_store_is_on_the_roll() {
     let mut wiped = formation(3, 3);
     wiped.identity.store = StoreId(5);
-    let replaced = roll(9, |nodes| nodes.insert(NodeId(3), Enrolled { store: StoreId(5), replica: ReplicaId(70) }));
+    let replaced = roll(9, |nodes| {
+        nodes.insert(NodeId(3), Enrolled { store: StoreId(5), replica: ReplicaId(70), address: String::new() })
+    });
     // One that has not heard of it yet keeps nobody outside.
     assert!(wiped.met(hello(&member(1))).is_err());
     wiped.met(hello(&knowing(2, &replaced))).unwrap();
@@ -140,7 +142,9 @@ fn a_new_node_joins_once_it_is_on_the_roll_although_its_file_lists_one_more() {
     let outside = Outside { node: NodeId(4), store: store(4), cluster: formed(3).cluster, recorded: None };
     assert_eq!(fourth.decide(), Decision::Outside(outside));
     assert_eq!(member(1).judge(&hello(&fourth)), Err(HelloRefusal::UnknownNode { node: NodeId(4) }));
-    let added = roll(9, |nodes| nodes.insert(NodeId(4), Enrolled { store: store(4), replica: ReplicaId(70) }));
+    let added = roll(9, |nodes| {
+        nodes.insert(NodeId(4), Enrolled { store: store(4), replica: ReplicaId(70), address: String::new() })
+    });
     knowing(1, &added).judge(&hello(&fourth)).unwrap();
     fourth.met(hello(&knowing(1, &added))).unwrap();
     let Decision::Form(belonging) = fourth.decide() else { panic!("it is on the roll") };
@@ -176,7 +180,10 @@ fn a_node_that_was_away_while_all_others_were_replaced_finds_its_cluster() {
     let all_new = roll(90, |nodes| {
         for node in [1, 2] {
             nodes.remove(&NodeId(node));
-            nodes.insert(NodeId(node + 10), Enrolled { store: store(node + 10), replica: ReplicaId(node + 70) });
+            nodes.insert(
+                NodeId(node + 10),
+                Enrolled { store: store(node + 10), replica: ReplicaId(node + 70), address: String::new() },
+            );
         }
     });
     let mut eleventh = formation(11, 3);
@@ -191,11 +198,16 @@ fn a_node_that_was_away_while_all_others_were_replaced_finds_its_cluster() {
 #[test]
 fn a_hello_that_says_too_much_is_refused() {
     let mut swollen = hello(&member(2));
-    let nodes = (1..=65).map(|node| (NodeId(node), Enrolled { store: store(node), replica: ReplicaId(node) }));
+    let nodes = (1..=65)
+        .map(|node| (NodeId(node), Enrolled { store: store(node), replica: ReplicaId(node), address: String::new() }));
     swollen.claim.as_mut().unwrap().roll = Roll { applied: Index(9), nodes: nodes.collect() };
     let mut one = member(1);
     assert_eq!(one.met(swollen), Err(HelloRefusal::Excessive { node: NodeId(2) }));
     assert_eq!(one.roll().unwrap().applied, Index(0), "and not believed");
+    let mut far = hello(&member(2));
+    let nodes = &mut far.claim.as_mut().unwrap().roll.nodes;
+    nodes.get_mut(&NodeId(3)).unwrap().address = "a".repeat(limits::ADDRESS_BYTES_MAX + 1);
+    assert_eq!(one.met(far), Err(HelloRefusal::Excessive { node: NodeId(2) }));
     let mut wordy = hello(&member(2));
     wordy.fingerprint.lasting.insert("k".repeat(limits::FINGERPRINT_KEY_BYTES_MAX + 1), 1);
     assert_eq!(member(1).judge(&wordy), Err(HelloRefusal::Excessive { node: NodeId(2) }));

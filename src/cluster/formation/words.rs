@@ -35,7 +35,9 @@ impl Formed {
     fn roll(&self) -> Roll {
         let replicas = self.metadata_group().replicas;
         let stores = self.stores.iter().zip(replicas.values());
-        let nodes = stores.map(|((node, store), replica)| (*node, Enrolled { store: *store, replica: *replica }));
+        let nodes = stores.map(|((node, store), replica)| {
+            (*node, Enrolled { store: *store, replica: *replica, address: String::new() })
+        });
         Roll { applied: Index(0), nodes: nodes.collect() }
     }
 }
@@ -62,12 +64,14 @@ pub fn cluster_id(stores: &BTreeMap<NodeId, StoreId>) -> ClusterId {
 }
 
 /// A node on the roll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
     /// Its data folder.
     pub store: StoreId,
     /// The replica of the metadata group that it runs.
     pub replica: ReplicaId,
+    /// Where its peers reach it, for a node that was not told by its configuration; empty on the roll of the formation.
+    pub address: String,
 }
 
 /// Who belongs to the cluster as of one entry of the metadata group. Of two rolls the one of the later entry is right.
@@ -194,7 +198,9 @@ impl Hello {
     /// Whether it says no more than a node can have to say.
     pub(super) fn is_bounded(&self) -> bool {
         let few = |claim: &Claim| {
-            claim.formed.stores.len() <= limits::NODES_MAX && claim.roll.nodes.len() <= limits::NODES_MAX
+            claim.formed.stores.len() <= limits::NODES_MAX
+                && claim.roll.nodes.len() <= limits::NODES_MAX
+                && claim.roll.nodes.values().all(|node| node.address.len() <= limits::ADDRESS_BYTES_MAX)
         };
         self.fingerprint.is_bounded() && self.claim.as_ref().is_none_or(few)
     }

@@ -200,7 +200,10 @@ fn a_new_node_observes_the_metadata_group_and_may_come_to_vote() {
     let Some(Duty::Observer(observer)) = duties.get(&METADATA).copied() else { panic!("{duties:?}") };
     assert_eq!(duties.len(), 1);
     assert_eq!(cluster.wanted(METADATA).unwrap().learners, BTreeSet::from([observer]));
-    assert_eq!(cluster.roll().unwrap().nodes[&node], Enrolled { store: store(4), replica: observer });
+    assert_eq!(
+        cluster.roll().unwrap().nodes[&node],
+        Enrolled { store: store(4), replica: observer, address: address(4) }
+    );
     let highest = cluster.replica_ids().highest();
     let under_way = begun(&mut cluster, u32::MAX, Some(4), Some(1));
     assert_eq!(under_way.add.unwrap().replica, observer, "it keeps its log and its id");
