@@ -23,7 +23,7 @@ use crate::id::NodeId;
 use crate::limits;
 
 pub use retention::{RetentionFile, RetentionRule, RetentionSettings, Selector};
-pub use values::{ByteSize, Cookie, HostPort, Name, Span};
+pub use values::{ByteSize, Cookie, HostPort, Name, Span, StorePlace, StoreUrl};
 
 /// Why settings are refused. Every variant says where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +176,16 @@ pub struct ClusterFile {
     #[serde(default)]
     retention: RetentionFile,
     nodes: Vec<Member>,
+    backup: Option<BackupFile>,
+}
+
+/// The `[backup]` table as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupFile {
+    url: StoreUrl,
+    every: Option<Span>,
+    keep: Option<u64>,
 }
 
 /// A node of the cluster, as all nodes know it.
@@ -264,6 +274,19 @@ pub struct ClusterSettings {
     pub retention: RetentionSettings,
     /// Its first nodes, by id; on a node that joins later, itself and nodes that it can ask.
     pub nodes: Vec<Member>,
+    /// When it is backed up, and where to; none: only when somebody asks for it.
+    pub backup: Option<BackupSettings>,
+}
+
+/// When a cluster is backed up. The node that leads the metadata group goes by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackupSettings {
+    /// Where to.
+    pub url: StoreUrl,
+    /// Time from the begin of one backup to that of the next.
+    pub every: Span,
+    /// How many backups of this cluster are kept.
+    pub keep: u64,
 }
 
 /// A cluster setting as nodes compare it.
@@ -389,7 +412,19 @@ impl ClusterFile {
             rebalance: self.rebalance.unwrap_or(true),
             retention: self.retention.resolve(file)?,
             nodes,
+            backup: self.backup.map(|backup| backup.resolve(file)).transpose()?,
         })
+    }
+}
+
+impl BackupFile {
+    fn resolve(self, file: &str) -> Result<BackupSettings, ConfigError> {
+        let every = self.every.map_or(limits::BACKUP_EVERY, |span| span.0);
+        let (least, most) = limits::BACKUP_EVERY_BOUNDS;
+        within(file, "backup.every (ms)", millis(every), millis(least), millis(most))?;
+        let (least, most) = limits::BACKUP_KEEP_BOUNDS;
+        let keep = within(file, "backup.keep", self.keep.unwrap_or(limits::BACKUP_KEEP), least, most)?;
+        Ok(BackupSettings { url: self.url, every: Span(every), keep })
     }
 }
 
@@ -420,6 +455,10 @@ impl ClusterSettings {
             let zone = zone.as_ref().map_or("", Name::as_str);
             nodes.push_str(&format!("{id} {name} {peer} {http} {zone}\n"));
         }
+        let backup = self.backup.as_ref().map_or_else(String::new, |backup| {
+            let BackupSettings { url, every, keep } = backup;
+            format!("{url} {every} {keep}")
+        });
         vec![
             print("name", true, &self.name),
             print("shards", true, &self.shards),
@@ -430,6 +469,7 @@ impl ClusterSettings {
             print("rebalance", false, &self.rebalance),
             print("retention", false, &self.retention),
             print("nodes", false, &nodes),
+            print("backup", false, &backup),
         ]
     }
 
@@ -466,6 +506,7 @@ impl ClusterSettings {
                 http: local(limits::HTTP_PORT),
                 zone: None,
             }],
+            backup: None,
         }
     }
 }

@@ -7,7 +7,8 @@
 //! [`id`], [`time`] and [`limits`] name things and bound them; [`label`] and [`record`] are what users send; [`protocol`]
 //! turns bytes into records; [`placement`], [`routing`] and [`cluster`] say where records live; [`link`] is how
 //! nodes talk; [`entry`] and [`consensus`] agree on an order; [`storage`] and [`block`] keep it, [`transfer`] copies it;
-//! [`shard`] applies it; [`query`] finds it again; [`retention`] ends it; [`config`] is what an operator may choose.
+//! [`shard`] applies it; [`query`] finds it again; [`backup`] keeps it elsewhere; [`retention`] ends it; [`config`] is
+//! what an operator may choose.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the feature `mutants` plants bugs: a build that somebody might run must not have it");
@@ -30,6 +31,7 @@ macro_rules! mutant {
     };
 }
 
+pub mod backup;
 pub mod block;
 pub mod class;
 pub mod cluster;

@@ -442,6 +442,59 @@ pub const SUSPECT_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Files of one shard that wait to be looked at; a round finds what was left out.
 pub const SUSPECTS_MAX: usize = 1_024;
 
+// Backups.
+
+/// Time between two looks of the schedule of backups.
+pub const BACKUP_TICK: Duration = Duration::from_secs(2);
+/// Time from one scheduled backup to the next where nothing is configured.
+pub const BACKUP_EVERY: Duration = Duration::from_secs(6 * 3_600);
+/// Least and most time between two scheduled backups.
+pub const BACKUP_EVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30 * 86_400));
+/// Least and most backups that a schedule keeps.
+pub const BACKUP_KEEP_BOUNDS: (u64, u64) = (1, 10_000);
+/// Backups that a schedule keeps where nothing is configured: a week of one every six hours.
+pub const BACKUP_KEEP: u64 = 28;
+/// The wait after a scheduled backup failed.
+pub const BACKUP_RETRY: Duration = Duration::from_secs(60);
+/// The URL of a store.
+pub const BACKUP_URL_BYTES_MAX: usize = 4 * KIB;
+/// Shards that one backup reads at once: each is a file under way, and a piece of it in memory.
+pub const BACKUP_SHARDS_AT_ONCE: usize = 2;
+/// A piece of a file that is uploaded; object stores take no less than 5 MiB.
+pub const BACKUP_PART_BYTES: usize = 8 * MIB;
+/// Pieces of one file that are on their way to the store.
+pub const BACKUP_PARTS_IN_FLIGHT: usize = 2;
+/// How long a leader may take to seal a shard and write its snapshot before it asks to be asked again.
+pub const BACKUP_SEAL_WAIT: Duration = Duration::from_secs(45);
+/// Time between two proposals of a seal that a backup waits for.
+pub const BACKUP_SEAL_POLL: Duration = Duration::from_millis(500);
+/// Seals for backups that one node waits for at once; more are asked to come again.
+pub const BACKUP_SEALS_MAX: usize = 16;
+/// Time for a leader to answer that a shard is sealed.
+pub const BACKUP_SEAL_DEADLINE: Duration = Duration::from_secs(120);
+/// How often a shard of a backup is begun anew, where its leader changed or did not answer.
+pub const BACKUP_SHARD_ATTEMPTS: u32 = 30;
+/// The wait before that.
+pub const BACKUP_SHARD_RETRY: Duration = Duration::from_secs(1);
+/// A backup that takes longer is given up; what it uploaded is found by the next.
+pub const BACKUP_RUN_MAX: Duration = Duration::from_secs(3 * 86_400);
+/// Age up to which a file that no manifest names is taken for present.
+pub const BACKUP_REUSE_AGE: Duration = Duration::from_secs(3 * 86_400);
+/// Least age at which a file that no manifest names is removed, and a retired manifest with it.
+pub const BACKUP_SAFETY: Duration = Duration::from_secs(7 * 86_400);
+/// A manifest in bytes: a million segments.
+pub const BACKUP_MANIFEST_BYTES_MAX: usize = 256 * MIB;
+/// Raw bytes at which a request of a restore is closed.
+pub const RESTORE_REQUEST_RAW_BYTES: usize = 2 * MIB;
+/// Shards of a backup that a restore reads at once: a segment of each is in memory, inflated.
+pub const RESTORE_SHARDS_AT_ONCE: usize = 4;
+/// Time between two notes of how far a restore has come.
+pub const RESTORE_NOTE_EVERY: Duration = Duration::from_secs(2);
+
+const _: () = assert!(BACKUP_REUSE_AGE.as_secs() + BACKUP_RUN_MAX.as_secs() < BACKUP_SAFETY.as_secs());
+const _: () = assert!(BACKUP_SEAL_WAIT.as_secs() + TRANSFER_MANIFEST_DEADLINE.as_secs() < BACKUP_SEAL_DEADLINE.as_secs());
+const _: () = assert!(BACKUP_PART_BYTES >= 5 * MIB && BACKUP_KEEP >= BACKUP_KEEP_BOUNDS.0);
+const _: () = assert!(RESTORE_REQUEST_RAW_BYTES + BATCH_RAW_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LINE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(

@@ -11,6 +11,7 @@ nodes = [
     { id = 2, name = "node-2", peer = "127.0.0.1:4102", http = "127.0.0.1:3102" },
     { id = 3, name = "node-3", peer = "127.0.0.1:4103", http = "127.0.0.1:3103" },
 ]
+# backup
 "#;
 
 fn resolve(node: &str, cluster: &str) -> Result<Config, ConfigError> {
@@ -64,6 +65,7 @@ fn the_fingerprint_is_the_same_everywhere_and_names_every_cluster_setting_that_d
         ("3103", "3104", "nodes", false),
         ("node-3", "node-c", "nodes", false),
         ("3103\"", "3103\", zone = \"b\"", "nodes", false),
+        ("# backup", "[backup]\nurl = \"s3://b\"", "backup", false),
     ] {
         let changed = CLUSTER.replace(from, to);
         assert_ne!(first, of("id = 1", &changed), "{from} -> {to}");
@@ -148,6 +150,29 @@ fn settings_that_contradict_each_other_are_refused() {
     ] {
         let cluster = if from.is_empty() { CLUSTER.to_owned() } else { CLUSTER.replacen(from, to, 1) };
         let message = refused(node, &cluster);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_schedule_of_backups_has_a_store_and_bounds() {
+    let with = |backup: &str| CLUSTER.replace("# backup", &format!("[backup]\n{backup}"));
+    let schedule = |backup: &str| resolve("id = 1", &with(backup)).unwrap().cluster.backup.unwrap();
+    let chosen = schedule("url = \"s3://bucket/a/b/\"\nevery = \"1h\"\nkeep = 3");
+    assert_eq!((chosen.every, chosen.keep), (Span(Duration::from_secs(3_600)), 3));
+    assert_eq!(chosen.url.place(), StorePlace::Bucket { name: "bucket", prefix: "a/b" });
+    let defaults = schedule("url = \"file:///var/backups/mill pond\"");
+    assert_eq!((defaults.every, defaults.keep), (Span(limits::BACKUP_EVERY), limits::BACKUP_KEEP));
+    assert_eq!(defaults.url.place(), StorePlace::Folder("/var/backups/mill pond"));
+    assert_eq!(schedule("url = \"s3://b\"").url.place(), StorePlace::Bucket { name: "b", prefix: "" });
+    for url in
+        ["", "bucket", "file://relative", "file:///a/../b", "s3://", "s3:///x", "s3://b/../c", "s3://a b", "gs://b"]
+    {
+        let message = refused("id = 1", &with(&format!("url = \"{url}\"")));
+        assert!(message.contains("is no store"), "{url}: {message}");
+    }
+    for (rest, expected) in [("every = \"1s\"", "`backup.every (ms)` is 1000"), ("keep = 0", "`backup.keep` is 0")] {
+        let message = refused("id = 1", &with(&format!("url = \"s3://b\"\n{rest}")));
         assert!(message.contains(expected), "{message}");
     }
 }

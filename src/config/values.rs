@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::limits::BACKUP_URL_BYTES_MAX;
+
 /// A count of bytes: a number, or a text such as `"64 MiB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -165,6 +167,69 @@ impl TryFrom<String> for Name {
     }
 }
 
+/// Where backups are kept: `file:///ABSOLUTE/FOLDER`, or `s3://BUCKET` with or without a prefix behind a slash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct StoreUrl(String);
+
+/// The two kinds of stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorePlace<'a> {
+    /// A folder, by its absolute path.
+    Folder(&'a str),
+    /// A bucket that speaks S3.
+    Bucket {
+        /// Its name.
+        name: &'a str,
+        /// What all names in it begin with; empty for nothing.
+        prefix: &'a str,
+    },
+}
+
+impl StoreUrl {
+    /// The URL as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What it says.
+    pub fn place(&self) -> StorePlace<'_> {
+        match self.0.strip_prefix("file://") {
+            Some(path) => StorePlace::Folder(path),
+            None => {
+                let rest = self.0.trim_start_matches("s3://");
+                let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                StorePlace::Bucket { name, prefix: prefix.trim_matches('/') }
+            }
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for StoreUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+        let steps_back = |path: &str| path.split('/').any(|part| part == "..");
+        let folder = |path: &str| path.starts_with('/') && !path.chars().any(char::is_control) && !steps_back(path);
+        let bucket = |rest: &str| {
+            let name = rest.split('/').next().unwrap_or_default();
+            !name.is_empty() && rest.bytes().all(plain) && !rest.contains("//") && !steps_back(rest)
+        };
+        let known = text.strip_prefix("file://").is_some_and(folder) || text.strip_prefix("s3://").is_some_and(bucket);
+        if known && text.len() <= BACKUP_URL_BYTES_MAX {
+            return Ok(Self(text));
+        }
+        Err(format!("`{}` is no store, expected `file:///FOLDER` or `s3://BUCKET/PREFIX`", text.escape_debug()))
+    }
+}
+
 macro_rules! written_as_displayed {
     ($($name:ident),*) => {$(
         impl Serialize for $name {
@@ -174,7 +239,7 @@ macro_rules! written_as_displayed {
         }
     )*};
 }
-written_as_displayed!(ByteSize, Span, HostPort, Name);
+written_as_displayed!(ByteSize, Span, HostPort, Name, StoreUrl);
 
 /// What nodes of one cluster show each other before they talk. It keeps clusters apart, it is no security.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -113,6 +113,8 @@ wire! {
         Plan = 8,
         /// Let another node lead a shard that is led there.
         Transfer = 9,
+        /// Seal a shard whose leader is there, for a backup, and do as for `Manifest`.
+        Seal = 10,
     }
 }
 

@@ -93,6 +93,7 @@ impl World {
                         | Method::Manifest
                         | Method::Chunk
                         | Method::Govern
+                        | Method::Seal
                         | Method::Report
                         | Method::Plan
                         | Method::Transfer => Err(Fault::application(body)),

@@ -14,6 +14,8 @@
 //!  0 u128 key   16 u64 hash of the request's body   24 u32 part   28 u32 length   32 the batch (block kind 0)
 //! ```
 //!
+//! The highest bit of the part is set where the records come from a backup.
+//!
 //! A seal goes on with a u32 version of the sealed encoding, 1, and a u64 hold. It cuts at its own index.
 //!
 //! A drop goes on with a u64 offset: what is below it is gone.
@@ -33,6 +35,7 @@ const DROP: u8 = 3;
 const HEAD: usize = 16;
 const SUB: usize = 32;
 const ENCODING: u32 = 1;
+const RESTORED: u32 = 1 << 31;
 
 /// One part of one request, for one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,9 @@ pub struct SubBatch {
     pub body: u64,
     /// Which part of the request's share of this shard, from 0.
     pub part: u32,
+    /// Whether the records come from a backup: all their streams were active once, though maybe not at the same time,
+    /// and none counts as active for it.
+    pub restored: bool,
     /// The encoded batch.
     pub batch: Bytes,
 }
@@ -92,7 +98,8 @@ impl Command {
         for sub in subs {
             out.extend_from_slice(&sub.key.0.to_le_bytes());
             out.extend_from_slice(&sub.body.to_le_bytes());
-            out.extend_from_slice(&sub.part.to_le_bytes());
+            let restored = if sub.restored { RESTORED } else { 0 };
+            out.extend_from_slice(&(sub.part | restored).to_le_bytes());
             out.extend_from_slice(&size(sub.batch.len()));
             out.extend_from_slice(&sub.batch);
         }
@@ -179,10 +186,12 @@ fn decode_subs(payload: &Bytes) -> Option<Vec<SubBatch>> {
         if end > payload.len() {
             return None;
         }
+        let part = u32::from_le_bytes(field(head, 24));
         subs.push(SubBatch {
             key: Key(u128::from_le_bytes(field(head, 0))),
             body: u64::from_le_bytes(field(head, 16)),
-            part: u32::from_le_bytes(field(head, 24)),
+            part: part & !RESTORED,
+            restored: part & RESTORED != 0,
             batch: payload.slice(start..end),
         });
         at = end;

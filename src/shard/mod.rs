@@ -222,7 +222,7 @@ impl Shard {
             return Outcome::Gap;
         }
         let Ok(l0) = L0::open(sub.batch.clone()) else { return Outcome::Malformed };
-        if !self.streams.admit(l0.streams(), self.time, &self.options) {
+        if !sub.restored && !self.streams.admit(l0.streams(), self.time, &self.options) {
             return Outcome::TooManyStreams;
         }
         let (first, rows) = (self.next_offset, l0.len());

@@ -28,7 +28,7 @@ fn batch(stream: &str, times: &[i64]) -> Bytes {
 }
 
 fn sub(key: u128, part: u32, batch: Bytes) -> SubBatch {
-    SubBatch { key: Key(key), body: 7, part, batch }
+    SubBatch { key: Key(key), body: 7, part, restored: false, batch }
 }
 
 /// A shard that is handed commands one after the other.
@@ -197,6 +197,20 @@ fn a_seal_cuts_at_its_entry_and_a_registered_segment_leaves_the_head() {
 }
 
 #[test]
+fn restored_streams_are_not_refused_and_do_not_count_as_active() {
+    let mut driven = Driven::new();
+    for (key, stream) in (0..).zip(["a", "b", "c", "d", "e"]) {
+        let restored = SubBatch { restored: true, ..sub(key, 0, batch(stream, &[5])) };
+        assert_eq!(driven.store(&[restored.clone()]), [stored(u64::try_from(key).unwrap(), 1)]);
+        assert_eq!(driven.store(&[restored]), [Outcome::Known { first: Offset(u64::try_from(key).unwrap()) }]);
+    }
+    for (key, stream) in (10..).zip(["x", "y", "z"]) {
+        assert!(matches!(driven.store(&[sub(key, 0, batch(stream, &[5]))])[..], [Outcome::Stored { .. }]));
+    }
+    assert_eq!(driven.store(&[sub(20, 0, batch("a", &[5]))]), [Outcome::TooManyStreams]);
+}
+
+#[test]
 fn a_seal_carries_what_logs_hold_for_a_replica_that_is_behind() {
     let payload = Command::stamp(Command::encode_seal(Index(12)), 5);
     assert_eq!(Command::decode(&payload), Ok(Command::Seal { stamp: 5, hold: Index(12) }));
@@ -309,13 +323,17 @@ proptest! {
 
     #[test]
     fn a_command_decodes_to_what_was_encoded(
-        subs in prop::collection::vec((any::<u128>(), any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)), 1..6),
+        subs in prop::collection::vec(
+            (any::<u128>(), any::<u64>(), 0..1_u32 << 31, any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 1..6,
+        ),
         stamp in any::<u64>(),
         bit in any::<prop::sample::Index>(),
     ) {
         let subs: Vec<SubBatch> = subs
             .into_iter()
-            .map(|(key, body, part, batch)| SubBatch { key: Key(key), body, part, batch: batch.into() })
+            .map(|(key, body, part, restored, batch)| {
+                SubBatch { key: Key(key), body, part, restored, batch: batch.into() }
+            })
             .collect();
         let drops = stamp % 3 == 0;
         let below = Offset(stamp.rotate_left(7));

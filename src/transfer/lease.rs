@@ -11,9 +11,19 @@ use crate::limits::{TRANSFER_LEASE, TRANSFER_LEASE_LEFT, TRANSFER_LEASES_MAX};
 use crate::storage::segment::folder;
 use crate::storage::snapshot;
 
+/// What a copy is made for. A node may copy the same shard for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A replica of the node that copies.
+    Replica,
+    /// A backup that the node makes.
+    Backup,
+}
+
 #[derive(Clone, Debug)]
 struct Lease {
     holder: NodeId,
+    purpose: Purpose,
     shard: ShardId,
     index: Index,
     segments: BTreeSet<(Offset, Offset)>,
@@ -22,7 +32,7 @@ struct Lease {
 
 /// The leases of one node, in memory: a node that restarts has given none.
 ///
-/// Invariant: at most `TRANSFER_LEASES_MAX`, and at most one for each holder and shard.
+/// Invariant: at most `TRANSFER_LEASES_MAX`, and at most one for each holder, purpose and shard.
 #[derive(Clone, Debug)]
 pub struct Leases {
     leases: BTreeMap<u64, Lease>,
@@ -37,23 +47,25 @@ impl Leases {
         Self { leases: BTreeMap::new(), given: first }
     }
 
-    /// Gives a node a lease of a snapshot and the segments that it names, in the place of the one it had for the shard;
-    /// none where too many are given. `now` is the time since any fixed start.
+    /// Gives a node a lease of a snapshot and the segments that it names, in the place of the one it had for the shard
+    /// and purpose; none where too many are given. `now` is the time since any fixed start.
     pub fn give(
         &mut self,
         now: Duration,
         holder: NodeId,
+        purpose: Purpose,
         shard: ShardId,
         index: Index,
         segments: &[SegmentMeta],
     ) -> Option<u64> {
-        self.leases.retain(|_, lease| lease.until > now && (lease.holder, lease.shard) != (holder, shard));
+        let replaced = |lease: &Lease| (lease.holder, lease.purpose, lease.shard) == (holder, purpose, shard);
+        self.leases.retain(|_, lease| lease.until > now && !replaced(lease));
         if self.leases.len() >= TRANSFER_LEASES_MAX {
             return None;
         }
         self.given = self.given.wrapping_add(1);
         let segments = segments.iter().map(|meta| (meta.from, meta.to)).collect();
-        self.leases.insert(self.given, Lease { holder, shard, index, segments, until: now + TRANSFER_LEASE });
+        self.leases.insert(self.given, Lease { holder, purpose, shard, index, segments, until: now + TRANSFER_LEASE });
         Some(self.given)
     }
 
@@ -124,7 +136,7 @@ mod tests {
         let mut leases = Leases::new(7);
         let (one, other) = (meta(0, 9), meta(10, 19));
         let mut now = Duration::from_secs(3);
-        let lease = leases.give(now, NODE, SHARD, Index(5), &[one]).unwrap();
+        let lease = leases.give(now, NODE, Purpose::Replica, SHARD, Index(5), &[one]).unwrap();
         let file = File::Segment { from: one.from, to: one.to };
         for _ in 0..5 {
             now += TRANSFER_LEASE / 2;
@@ -143,7 +155,7 @@ mod tests {
     fn a_lease_serves_its_holder_its_shard_and_its_files_alone() {
         let mut leases = Leases::new(0);
         let now = Duration::ZERO;
-        let lease = leases.give(now, NODE, SHARD, Index(5), &[meta(0, 9)]).unwrap();
+        let lease = leases.give(now, NODE, Purpose::Replica, SHARD, Index(5), &[meta(0, 9)]).unwrap();
         let path = snapshot::path(SHARD, Index(5));
         assert_eq!(leases.used(now, NODE, lease, SHARD, File::Snapshot), Some(path));
         assert_eq!(leases.used(now, NodeId(3), lease, SHARD, File::Snapshot), None);
@@ -157,15 +169,22 @@ mod tests {
     fn a_new_lease_of_a_node_replaces_the_old_one_and_their_number_is_bounded() {
         let mut leases = Leases::new(0);
         let now = Duration::ZERO;
-        let first = leases.give(now, NODE, SHARD, Index(5), &[]).unwrap();
-        let second = leases.give(now, NODE, SHARD, Index(6), &[]).unwrap();
+        let first = leases.give(now, NODE, Purpose::Replica, SHARD, Index(5), &[]).unwrap();
+        let second = leases.give(now, NODE, Purpose::Replica, SHARD, Index(6), &[]).unwrap();
         assert!(first != second && leases.living(now) == 1);
         assert!(!leases.hold(now, &snapshot::path(SHARD, Index(5))));
-        for shard in 0..TRANSFER_LEASES_MAX as u32 - 1 {
-            leases.give(now, NodeId(9), ShardId(shard), Index(1), &[]).unwrap();
+        let backup = leases.give(now, NODE, Purpose::Backup, SHARD, Index(7), &[]).unwrap();
+        let path = snapshot::path(SHARD, Index(6));
+        assert_eq!(leases.used(now, NODE, second, SHARD, File::Snapshot), Some(path), "a backup takes nothing away");
+        assert!(leases.used(now, NODE, backup, SHARD, File::Snapshot).is_some());
+        for shard in 0..TRANSFER_LEASES_MAX as u32 - 2 {
+            leases.give(now, NodeId(9), Purpose::Replica, ShardId(shard), Index(1), &[]).unwrap();
         }
-        assert_eq!(leases.give(now, NodeId(10), SHARD, Index(1), &[]), None);
-        assert!(leases.give(now + TRANSFER_LEASE, NodeId(10), SHARD, Index(1), &[]).is_some(), "the old ones ended");
+        assert_eq!(leases.give(now, NodeId(10), Purpose::Replica, SHARD, Index(1), &[]), None);
+        assert!(
+            leases.give(now + TRANSFER_LEASE, NodeId(10), Purpose::Replica, SHARD, Index(1), &[]).is_some(),
+            "the old ones ended"
+        );
         assert_eq!(leases.living(now + TRANSFER_LEASE), 1);
     }
 

@@ -17,5 +17,5 @@ pub mod wire;
 
 pub use error::TransferError;
 pub use fetch::{Effect, Event, Failure, Fetch, Progress};
-pub use lease::Leases;
+pub use lease::{Leases, Purpose};
 pub use pace::Pace;
