@@ -20,6 +20,7 @@ use millpond::storage::wal::{RecoveryReport, Wal, WalOptions};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::backup::Backups;
 use crate::board::Board;
 use crate::disk::{FolderDisk, FolderError};
 use crate::env::{Clock, Env, PeerLink, Random};
@@ -243,7 +244,8 @@ pub async fn start(
     let queries = QueryGate::new(&site, workers);
     let inbound = Arc::new(Reception::new(site.clone(), metadata.clone(), greeting.subscribe(), queries.clone()));
     let closing = watch::Sender::new(false);
-    let routes = routes(&site, gate.clone(), queries.clone(), greeting.subscribe());
+    let backups = Backups::new(&site);
+    let routes = routes(&site, gate.clone(), queries.clone(), backups.clone(), greeting.subscribe());
     let arguments = NodeArguments {
         site: site.clone(),
         wal: Some(store.wal),
@@ -254,6 +256,7 @@ pub async fn start(
         inbound,
         gate,
         queries: queries.clone(),
+        backups,
         socket: socket.map(Arc::new),
         routes: routes.clone(),
         closing: closing.subscribe(),
@@ -263,7 +266,13 @@ pub async fn start(
 }
 
 /// Everything HTTP serves.
-fn routes(site: &Site, gate: Gate, queries: QueryGate, greeting: watch::Receiver<Arc<Greeting>>) -> Router {
+fn routes(
+    site: &Site,
+    gate: Gate,
+    queries: QueryGate,
+    backups: Backups,
+    greeting: watch::Receiver<Arc<Greeting>>,
+) -> Router {
     let (board, said, of_space) = (site.board.clone(), greeting.clone(), site.board.clone());
     let ops = http::ops::OpsState {
         tree: site.tree.clone(),
@@ -274,12 +283,17 @@ fn routes(site: &Site, gate: Gate, queries: QueryGate, greeting: watch::Receiver
             Some(waits) => Err(waits.why.clone()),
             None => board.ready(),
         }),
+        backup: Box::new({
+            let backups = backups.clone();
+            move || backups.report()
+        }),
     };
     Router::new()
         .route("/api/v1/shards", get(http::shards::shards).with_state(site.clone()))
         .merge(http::nodes::router(NodesState { site: site.clone(), greeting }))
         .merge(http::admin::router(site.clone()))
         .merge(http::ops::router(Arc::new(ops)))
+        .merge(http::backup::router(backups))
         .merge(http::intake::router(IntakeState { gate, metrics: Arc::clone(&site.metrics) }))
         .merge(http::query::router(queries))
         .layer(axum::middleware::from_fn(http::head::check))

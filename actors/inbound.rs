@@ -8,6 +8,7 @@ use millpond::link::{Fault, Method};
 use tokio::sync::watch;
 
 use crate::append::AppendReply;
+use crate::backup::seal;
 use crate::govern;
 use crate::leadership;
 use crate::links::{Answer, Inbound, PeerState};
@@ -83,6 +84,7 @@ impl Inbound for Reception {
             Method::Report => answer.send(Ok(NodeReport::of(&self.site).encode())),
             // Dropped where the placer is not there, the answer says so.
             Method::Plan => drop(self.placer.cast(PlacerMessage::Asked(PlanReply::Peer(answer)))),
+            Method::Seal => seal::serve(&self.site, from, &body, answer),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The running system: actors that carry out what the core of `millpond` decides.
 
 pub mod append;
+pub mod backup;
 pub mod board;
 pub mod boot;
 pub mod disk;

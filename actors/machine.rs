@@ -616,7 +616,7 @@ mod tests {
         let record = Record { timestamp: seconds * SECOND, line: "line".into(), metadata: Vec::new() };
         let stream = StreamRecords { labels: Labels::new([("app", "a")]), records: vec![record] };
         let batch = Encoder::new().encode("acme", &[stream]);
-        let batch = Command::encode_batch(&[SubBatch { key: Key(key), body: 1, part: 0, batch }]);
+        let batch = Command::encode_batch(&[SubBatch { key: Key(key), body: 1, part: 0, restored: false, batch }]);
         Command::stamp(batch, u64::try_from(seconds * 1_000).unwrap())
     }
 

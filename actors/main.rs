@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    bench, completions, config_check, crash, demo, node, query, rebalance, replication, send, serve, shard, status,
-    tail, tree,
+    backup, bench, completions, config_check, crash, demo, node, query, rebalance, replication, restore, send, serve,
+    shard, status, tail, tree,
 };
 
 /// A highly available log store: three equal nodes, one binary
@@ -43,6 +43,8 @@ enum Command {
     Rebalance(rebalance::Args),
     Crash(crash::Args),
     Config(config_check::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -85,6 +87,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rebalance(args) => rebalance::run(args).await,
         Command::Crash(args) => crash::run(args).await,
         Command::Config(args) => config_check::run(args),
+        Command::Backup(args) => backup::run(args).await,
+        Command::Restore(args) => restore::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Completions(args) => Ok(completions::run(&args, CommandLine::command())),
     }

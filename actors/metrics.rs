@@ -113,6 +113,9 @@ pub struct Metrics {
     scrub_damaged: Counter,
     repairs: Counters<1>,
     divergence: Counter,
+    backup_bytes: Counters<1>,
+    backups: Counters<1>,
+    backup_last_success: Gauge,
     insecure: Gauge,
 }
 
@@ -159,6 +162,9 @@ impl Metrics {
             scrub_damaged: Counter::default(),
             repairs: Family::default(),
             divergence: Counter::default(),
+            backup_bytes: Family::default(),
+            backups: Family::default(),
+            backup_last_success: Gauge::default(),
             insecure: Gauge::default(),
         };
         metrics.register();
@@ -218,6 +224,17 @@ impl Metrics {
             "divergence",
             "Segments of the same offsets that hold other records on another replica",
             self.divergence.clone(),
+        );
+        registry.register(
+            "backup_bytes",
+            "Bytes of segments in backups that this node made, uploaded or reused",
+            self.backup_bytes.clone(),
+        );
+        registry.register("backups", "Backups that this node made, by outcome", self.backups.clone());
+        registry.register(
+            "backup_last_success_seconds",
+            "When the newest backup began that this node knows of, since the Unix epoch; 0 for none",
+            self.backup_last_success.clone(),
         );
         registry.register("insecure", "1 where a listener is open to others without TLS", self.insecure.clone());
     }
@@ -312,6 +329,24 @@ impl Metrics {
     /// Another replica holds other records at the same offsets.
     pub fn diverged(&self) {
         self.divergence.inc();
+    }
+
+    /// A segment of a backup was `uploaded`, or `reused`.
+    pub fn backed_up(&self, how: &'static str, bytes: u64) {
+        self.backup_bytes.get_or_create(&[("how", how.to_owned())]).inc_by(bytes);
+    }
+
+    /// A backup that began at a time is `done`, or it `failed`. In seconds since the Unix epoch.
+    pub fn backup_ended(&self, outcome: &'static str, began: Option<i64>) {
+        self.backups.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+        if let Some(began) = began {
+            self.backup_last_success.set(began);
+        }
+    }
+
+    /// A backup was found that began at a time, in seconds since the Unix epoch.
+    pub fn backup_found(&self, began: i64) {
+        self.backup_last_success.set(began);
     }
 
     /// A listener is open to others without TLS.

@@ -14,6 +14,7 @@ use millpond::storage::wal::Wal;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::backup::Backups;
 use crate::disk_watch::{DiskWatch, DiskWatchArguments};
 use crate::ingest::Gate;
 use crate::ingest::ingester::{Ingester, IngesterArguments};
@@ -53,6 +54,8 @@ pub struct NodeArguments {
     pub gate: Gate,
     /// Admission of queries.
     pub queries: QueryGate,
+    /// Backups of the cluster, asked for or scheduled.
+    pub backups: Backups,
     /// The HTTP socket; none where requests come another way.
     pub socket: Option<Arc<TcpListener>>,
     /// What HTTP serves.
@@ -102,6 +105,7 @@ fn contents(node: NodeArguments) -> Vec<ChildSpec> {
         ingest(&node.site, &node.gate),
         node.queries.supervisor(&node.site),
         placer(&node.site),
+        node.backups.spec(),
         listeners(&node.site, node.socket, node.routes, node.closing),
     ]
 }

@@ -492,7 +492,8 @@ pub const RESTORE_SHARDS_AT_ONCE: usize = 4;
 pub const RESTORE_NOTE_EVERY: Duration = Duration::from_secs(2);
 
 const _: () = assert!(BACKUP_REUSE_AGE.as_secs() + BACKUP_RUN_MAX.as_secs() < BACKUP_SAFETY.as_secs());
-const _: () = assert!(BACKUP_SEAL_WAIT.as_secs() + TRANSFER_MANIFEST_DEADLINE.as_secs() < BACKUP_SEAL_DEADLINE.as_secs());
+const _: () =
+    assert!(BACKUP_SEAL_WAIT.as_secs() + TRANSFER_MANIFEST_DEADLINE.as_secs() < BACKUP_SEAL_DEADLINE.as_secs());
 const _: () = assert!(BACKUP_PART_BYTES >= 5 * MIB && BACKUP_KEEP >= BACKUP_KEEP_BOUNDS.0);
 const _: () = assert!(RESTORE_REQUEST_RAW_BYTES + BATCH_RAW_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(BATCH_RAW_BYTES_MAX < ENTRY_BYTES_MAX);

@@ -3,6 +3,7 @@
 //! A command talks to nodes through their public API only; `serve` alone is a node.
 
 pub(crate) mod admin;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config_check;
@@ -12,6 +13,7 @@ pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod rebalance;
 pub(crate) mod replication;
+pub(crate) mod restore;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod shard;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
+use millpond_actors::backup::report::BackupReport;
 use millpond_actors::board::{Fill, Mark};
 use millpond_actors::listeners::http::ops::{SpaceReport, StatusReport};
+use millpond_actors::moment;
 
 use super::{NodesArgs, Paint, ask};
 
@@ -66,6 +68,9 @@ fn lines(status: &StatusReport, paint: Paint) -> String {
     line("replicas", &counted(roles.into_iter()));
     line("actors", &counted(status.actors.iter().map(|(state, count)| (state, *count))));
     line("restarts", &status.restarts.to_string());
+    if let Some(said) = backup(&status.backup) {
+        line("backup", &said);
+    }
     for part in status.parts.iter().filter(|part| part.last_reason.is_some()) {
         let reason = part.last_reason.as_deref().unwrap_or_default();
         let said = format!("{} is {} after {} restarts: {reason}", part.name, part.state, part.restarts);
@@ -84,6 +89,19 @@ fn disk(fill: &Fill) -> Option<String> {
         Mark::Refusing => ": ingest is refused, free space or add a node",
     };
     (*total_bytes > 0).then(|| format!("{used} % used, {} MiB free{mark}", free_bytes >> 20))
+}
+
+/// What there is to say of backups; nothing where there is no schedule and nobody asked for one.
+fn backup(report: &BackupReport) -> Option<String> {
+    let newest = report.last_success.map(|seconds| format!("newest of {}", moment::format(seconds * 1_000_000_000)));
+    let running = report
+        .running
+        .as_ref()
+        .map(|run| format!("{} runs, {} of {} shards done", run.id, run.counts.shards_done, run.counts.shards));
+    let failed = report.last.as_ref().and_then(|last| Some(format!("{} failed: {}", last.id, last.error.as_ref()?)));
+    let schedule = report.schedule.as_ref().map(|url| format!("scheduled to {url}"));
+    let said: Vec<String> = [newest, running, failed, schedule].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 fn counted<N: ToString>(counts: impl Iterator<Item = (N, usize)>) -> String {

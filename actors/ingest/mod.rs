@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use millpond::id::ShardId;
+use millpond::id::{Key, ShardId};
 use millpond::limits;
 use millpond::protocol::{BodyKind, Encoding, ProtocolError, Refusals};
 use ractor::concurrency::oneshot;
@@ -22,20 +22,35 @@ use crate::supervision::Address;
 /// One request as it was sent.
 #[derive(Debug)]
 pub struct Submission {
-    /// Who sends.
-    pub tenant: Arc<str>,
     /// What the body is.
-    pub kind: BodyKind,
-    /// How the body is compressed.
-    pub encoding: Encoding,
+    pub content: Content,
     /// The body, not inflated.
     pub body: Bytes,
-    /// The client's own key, if it gave one.
-    pub idempotency_key: Option<String>,
-    /// Whether good lines are stored although others are refused.
-    pub partial: bool,
     /// Room for the body until its outcome is known.
     pub permit: Permit,
+}
+
+/// What a body is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Records of a client, which are judged.
+    Sent {
+        /// Who sends.
+        tenant: Arc<str>,
+        /// Their form.
+        kind: BodyKind,
+        /// How the body is compressed.
+        encoding: Encoding,
+        /// The client's own key, if it gave one.
+        idempotency_key: Option<String>,
+        /// Whether good lines are stored although others are refused.
+        partial: bool,
+    },
+    /// Records of a backup, which were judged when they were stored first: `millpond::backup::replay`.
+    Restored {
+        /// The request's key.
+        key: Key,
+    },
 }
 
 /// What became of a request.

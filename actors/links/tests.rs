@@ -146,7 +146,8 @@ impl Inbound for Node {
             | Method::Govern
             | Method::Report
             | Method::Plan
-            | Method::Transfer => drop(answer),
+            | Method::Transfer
+            | Method::Seal => drop(answer),
         }
     }
 

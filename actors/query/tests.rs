@@ -124,7 +124,7 @@ impl World {
         let records = (0..).zip(lines).map(record).collect();
         let stream = StreamRecords { labels: Labels::new([("app", "x")]), records };
         let batch = millpond::block::l0::Encoder::new().encode("fake", &[stream]);
-        let sub = SubBatch { key: Key(u128::from(self.entries)), body: 1, part: 0, batch };
+        let sub = SubBatch { key: Key(u128::from(self.entries)), body: 1, part: 0, restored: false, batch };
         let mut held = self.shards[shard as usize].lock().unwrap();
         held.apply(Index(self.entries), Term(1), &Command::encode_batch(&[sub])).unwrap();
         let end = held.next_offset();

@@ -35,6 +35,7 @@ struct Shared {
     scrubbing: Mutex<Pace>,
     reads: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    seals: Arc<Semaphore>,
 }
 
 impl Transfers {
@@ -50,6 +51,7 @@ impl Transfers {
             scrubbing: Mutex::new(scrubbing),
             reads: Arc::new(Semaphore::new(limits::TRANSFER_READS_MAX)),
             places: Arc::new(Semaphore::new(limits::TRANSFERS_RUNNING_MAX)),
+            seals: Arc::new(Semaphore::new(limits::BACKUP_SEALS_MAX)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -90,6 +92,11 @@ impl Transfers {
     /// Room to read for other nodes.
     fn reads(&self) -> Arc<Semaphore> {
         Arc::clone(&self.shared.reads)
+    }
+
+    /// Room for seals that backups of other nodes wait for.
+    pub(crate) fn seals(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.seals)
     }
 
     /// Room for copies that run.

@@ -5,12 +5,12 @@
 //! does not need the group to run here: files are enough.
 
 use bytes::Bytes;
-use millpond::id::NodeId;
+use millpond::id::{NodeId, ShardId};
 use millpond::limits;
 use millpond::storage::copy;
 use millpond::storage::snapshot::SnapshotError;
-use millpond::transfer::TransferError;
 use millpond::transfer::wire::{ChunkRequest, Manifest, ManifestRequest, Refusal};
+use millpond::transfer::{Purpose, TransferError};
 
 use crate::env::Lane;
 use crate::links::{Answer, Fault, FaultCode};
@@ -46,6 +46,11 @@ fn run(site: &Site, answer: Answer, work: impl FnOnce() -> Result<Bytes, Refusal
 
 fn read_manifest(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {
     let ManifestRequest { shard } = ManifestRequest::decode(body).map_err(unreadable)?;
+    Ok(newest(site, from, Purpose::Replica, shard)?.encode())
+}
+
+/// The manifest of the newest snapshot of a group here, its files leased to a node; blocking.
+pub fn newest(site: &Site, from: NodeId, purpose: Purpose, shard: ShardId) -> Result<Manifest, Refusal> {
     let (disk, transfers) = (&*site.env.disk, &site.transfers);
     for _ in 0..LOOKS_MAX {
         let newest = copy::newest(disk, shard).map_err(failed)?.ok_or(Refusal::NoSnapshot)?;
@@ -54,14 +59,12 @@ fn read_manifest(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusa
             return Err(Refusal::Failed(format!("{} segments are too many to be copied", segments.len())));
         }
         let now = transfers.now();
-        let lease = transfers.leases().give(now, from, shard, position.index, &segments);
+        let lease = transfers.leases().give(now, from, purpose, shard, position.index, &segments);
         let lease = lease.ok_or(Refusal::Busy)?;
         // What was removed before the lease was given is not missed later.
         if copy::is_there(disk, shard, position.index, &segments).map_err(failed)? {
             tracing::info!(%shard, node = from.0, index = position.index.0, "a snapshot is copied from here");
-            return Ok(
-                Manifest { lease, position, bytes: newest.file.bytes, hash: newest.file.hash, segments }.encode()
-            );
+            return Ok(Manifest { lease, position, bytes: newest.file.bytes, hash: newest.file.hash, segments });
         }
     }
     Err(Refusal::Failed("files of its newest snapshot are missing".to_owned()))
@@ -69,14 +72,18 @@ fn read_manifest(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusa
 
 fn read_chunk(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {
     let too_long = || Refusal::Failed("a piece may not be that long".to_owned());
-    let request = ChunkRequest::decode(body).map_err(unreadable)?.ok_or_else(too_long)?;
+    let piece = piece(site, from, ChunkRequest::decode(body).map_err(unreadable)?.ok_or_else(too_long)?)?;
+    site.metrics.transferred("served", piece.len() as u64);
+    Ok(piece)
+}
+
+/// A piece of a file that is leased to a node; blocking.
+pub fn piece(site: &Site, from: NodeId, request: ChunkRequest) -> Result<Bytes, Refusal> {
     let now = site.transfers.now();
     let path = site.transfers.leases().used(now, from, request.lease, request.shard, request.file);
     let path = path.ok_or(Refusal::Gone)?;
     let piece = copy::read_piece(&*site.env.disk, &path, request.offset, request.length as usize);
-    let piece = piece.map_err(failed)?.ok_or(Refusal::Gone)?;
-    site.metrics.transferred("served", piece.len() as u64);
-    Ok(piece)
+    piece.map_err(failed)?.ok_or(Refusal::Gone)
 }
 
 fn failed(error: SnapshotError) -> Refusal {

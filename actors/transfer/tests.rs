@@ -68,7 +68,8 @@ impl Inbound for Desk {
             | Method::Govern
             | Method::Report
             | Method::Plan
-            | Method::Transfer => drop(answer),
+            | Method::Transfer
+            | Method::Seal => drop(answer),
         }
     }
 

@@ -64,7 +64,8 @@ impl Inbound for Speaking {
             | Method::Govern
             | Method::Report
             | Method::Plan
-            | Method::Transfer => {
+            | Method::Transfer
+            | Method::Seal => {
                 answer.send(Err(Fault::application(body)));
             }
         }

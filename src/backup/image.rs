@@ -99,6 +99,10 @@ impl Disk for OneFile {
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(0)
     }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
 }
 
 impl DiskFile for OneFile {

@@ -192,9 +192,9 @@ mod tests {
     fn of_a_replica_that_has_left_only_those_who_go_on_asking_keep_their_lease() {
         let mut leases = Leases::new(0);
         let start = Duration::from_secs(1);
-        let idle = leases.give(start, NODE, SHARD, Index(5), &[]).unwrap();
-        let asks = leases.give(start, NodeId(3), SHARD, Index(5), &[]).unwrap();
-        leases.give(start, NODE, ShardId(9), Index(1), &[]).unwrap();
+        let idle = leases.give(start, NODE, Purpose::Replica, SHARD, Index(5), &[]).unwrap();
+        let asks = leases.give(start, NodeId(3), Purpose::Replica, SHARD, Index(5), &[]).unwrap();
+        leases.give(start, NODE, Purpose::Replica, ShardId(9), Index(1), &[]).unwrap();
         leases.left(start, SHARD);
         assert_eq!(leases.living(start), 3, "it may only have begun");
         let now = start + TRANSFER_LEASE_LEFT;

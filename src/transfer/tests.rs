@@ -70,7 +70,8 @@ impl Source {
         let Some(newest) = copy::newest(&self.disk, SHARD).unwrap() else {
             return Err(Failure::Lost("nothing here".to_owned()));
         };
-        let lease = self.leases.give(now, NODE, Purpose::Replica, SHARD, newest.position.index, &newest.segments).unwrap();
+        let lease =
+            self.leases.give(now, NODE, Purpose::Replica, SHARD, newest.position.index, &newest.segments).unwrap();
         let (bytes, hash) = (newest.file.bytes, newest.file.hash);
         Ok(Manifest { lease, position: newest.position, bytes, hash, segments: newest.segments })
     }

@@ -14,12 +14,13 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use millpond::id::Key;
 use millpond::limits;
 use millpond::protocol::{BodyKind, Encoding, ProtocolError, Verdict as Judgement};
 use tokio::time::timeout;
 
 use super::{push, records_in};
-use crate::ingest::{Gate, Landing, Permit, Submission, Verdict};
+use crate::ingest::{Content, Gate, Landing, Permit, Submission, Verdict};
 use crate::load::SHARDS_HEADER;
 use crate::metrics::Metrics;
 
@@ -45,17 +46,25 @@ pub fn router(state: IntakeState) -> Router {
         .route("/loki/api/v1/push", post(loki))
         .route("/api/prom/push", post(loki))
         .route("/api/v1/records", post(records))
+        .route("/api/v1/restore", post(restore))
         .with_state(state)
 }
 
 async fn loki(State(state): State<IntakeState>, request: Request) -> Response {
-    let landed = state.take_in(request, BodyKind::of_push, |_| true).await;
+    let landed = state.take_in(request, |head| sent(&head.headers, BodyKind::of_push, true)).await;
     state.answer("loki", landed, push::answer)
 }
 
 async fn records(State(state): State<IntakeState>, request: Request) -> Response {
-    let landed = state.take_in(request, BodyKind::of_records, records_in::stores_a_part).await;
+    let content = |head: &request::Parts| sent(&head.headers, BodyKind::of_records, records_in::stores_a_part(head));
+    let landed = state.take_in(request, content).await;
     state.answer("ndjson", landed, records_in::answer)
+}
+
+/// Records of a backup, as `millpond restore` sends them. They are answered as a push is.
+async fn restore(State(state): State<IntakeState>, request: Request) -> Response {
+    let landed = state.take_in(request, |head| restored(&head.headers)).await;
+    state.answer("restore", landed, push::answer)
 }
 
 /// Why a request was refused before an ingester saw it.
@@ -92,11 +101,11 @@ impl IntakeState {
     async fn take_in(
         &self,
         request: Request,
-        kind: impl FnOnce(Option<&str>) -> Result<BodyKind, ProtocolError>,
-        partial: impl FnOnce(&request::Parts) -> bool,
+        content: impl FnOnce(&request::Parts) -> Result<Content, Refused>,
     ) -> Result<Landing, Refused> {
         let (head, body) = request.into_parts();
-        let (envelope, permit) = match self.admit(&head, &body, kind) {
+        let admitted = content(&head).and_then(|content| Ok((content, self.admit(&body)?)));
+        let (content, permit) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => {
                 drain(body);
@@ -104,29 +113,13 @@ impl IntakeState {
             }
         };
         let body = read(body).await?;
-        let submission = Submission {
-            tenant: envelope.tenant,
-            kind: envelope.kind,
-            encoding: envelope.encoding,
-            // A body of unknown length was given room for the largest.
-            permit: self.gate.admit(body.len()).unwrap_or(permit),
-            body,
-            idempotency_key: envelope.idempotency_key,
-            partial: partial(&head),
-        };
-        Ok(self.gate.submit(submission).await)
+        // A body of unknown length was given room for the largest.
+        let permit = self.gate.admit(body.len()).unwrap_or(permit);
+        Ok(self.gate.submit(Submission { content, body, permit }).await)
     }
 
-    fn admit(
-        &self,
-        head: &request::Parts,
-        body: &Body,
-        kind: impl FnOnce(Option<&str>) -> Result<BodyKind, ProtocolError>,
-    ) -> Result<(Envelope, Permit), Refused> {
-        let envelope = Envelope::read(&head.headers, kind)?;
-        let bytes = announced(body)?;
-        let permit = self.gate.admit(bytes).map_err(|why| Refused::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
-        Ok((envelope, permit))
+    fn admit(&self, body: &Body) -> Result<Permit, Refused> {
+        self.gate.admit(announced(body)?).map_err(|why| Refused::new(StatusCode::SERVICE_UNAVAILABLE, why))
     }
 
     /// Counts what came of a request, and puts it as its endpoint does.
@@ -186,27 +179,28 @@ pub(super) fn failure(verdict: &Verdict) -> Option<(StatusCode, String)> {
     })
 }
 
-/// What the headers say of a body.
-#[derive(Debug, PartialEq, Eq)]
-struct Envelope {
-    tenant: Arc<str>,
-    kind: BodyKind,
-    encoding: Encoding,
-    idempotency_key: Option<String>,
+/// What the headers say of the body of a client.
+fn sent(
+    headers: &HeaderMap,
+    kind: impl FnOnce(Option<&str>) -> Result<BodyKind, ProtocolError>,
+    partial: bool,
+) -> Result<Content, Refused> {
+    Ok(Content::Sent {
+        tenant: tenant(headers)?,
+        kind: kind(text(headers, header::CONTENT_TYPE.as_str())?)?,
+        encoding: Encoding::from_header(text(headers, header::CONTENT_ENCODING.as_str())?)?,
+        idempotency_key: idempotency_key(headers)?,
+        partial,
+    })
 }
 
-impl Envelope {
-    fn read(
-        headers: &HeaderMap,
-        kind: impl FnOnce(Option<&str>) -> Result<BodyKind, ProtocolError>,
-    ) -> Result<Self, Refused> {
-        Ok(Self {
-            tenant: tenant(headers)?,
-            kind: kind(text(headers, header::CONTENT_TYPE.as_str())?)?,
-            encoding: Encoding::from_header(text(headers, header::CONTENT_ENCODING.as_str())?)?,
-            idempotency_key: idempotency_key(headers)?,
-        })
-    }
+/// The same of a body with records of a backup: its key is 32 hexadecimal digits, and it must have one.
+fn restored(headers: &HeaderMap) -> Result<Content, Refused> {
+    let key = text(headers, KEY_HEADER)?.filter(|key| key.len() == 32);
+    let key = key.and_then(|key| u128::from_str_radix(key, 16).ok());
+    let why = "a request to restore has an Idempotency-Key of 32 hexadecimal digits";
+    let key = key.ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, why))?;
+    Ok(Content::Restored { key: Key(key) })
 }
 
 /// A header that may come once, as text.
@@ -317,7 +311,7 @@ mod tests {
     }
 
     fn status(pairs: &[(&'static str, &str)]) -> u16 {
-        Envelope::read(&headers(pairs), BodyKind::of_push).map_or_else(|refused| refused.status.as_u16(), |_| 0)
+        sent(&headers(pairs), BodyKind::of_push, true).map_or_else(|refused| refused.status.as_u16(), |_| 0)
     }
 
     #[test]
@@ -328,15 +322,32 @@ mod tests {
             ("x-scope-orgid", "team-a"),
             ("idempotency-key", "k1"),
         ];
-        let want = Envelope {
+        let want = Content::Sent {
             tenant: "team-a".into(),
             kind: BodyKind::LokiJson,
             encoding: Encoding::Gzip,
             idempotency_key: Some("k1".to_owned()),
+            partial: true,
         };
-        assert_eq!(Envelope::read(&headers(&pairs), BodyKind::of_push), Ok(want));
-        let bare = Envelope::read(&headers(&[]), BodyKind::of_records).unwrap();
-        assert_eq!((&*bare.tenant, bare.kind, bare.idempotency_key), ("fake", BodyKind::Ndjson, None));
+        assert_eq!(sent(&headers(&pairs), BodyKind::of_push, true), Ok(want));
+        let bare = Content::Sent {
+            tenant: "fake".into(),
+            kind: BodyKind::Ndjson,
+            encoding: Encoding::Identity,
+            idempotency_key: None,
+            partial: false,
+        };
+        assert_eq!(sent(&headers(&[]), BodyKind::of_records, false), Ok(bare));
+    }
+
+    #[test]
+    fn a_restored_body_needs_the_key_that_its_content_has() {
+        let key = format!("{:032x}", 7);
+        assert_eq!(restored(&headers(&[("idempotency-key", &key)])), Ok(Content::Restored { key: Key(7) }));
+        for bad in ["7", "", &key.replace('7', "x"), &format!("{key}0")] {
+            assert_eq!(restored(&headers(&[("idempotency-key", bad)])).unwrap_err().status, 400, "{bad:?}");
+        }
+        assert_eq!(restored(&headers(&[])).unwrap_err().status, 400);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The HTTP listener and its routes.
 
 pub mod admin;
+pub mod backup;
 pub mod connection;
 pub mod head;
 pub mod intake;

@@ -263,7 +263,8 @@ async fn nodes(State(NodesState { site, .. }): State<NodesState>) -> Response {
 /// What the cluster itself says of a node.
 fn member_report(cluster: &Cluster, node: NodeId, member: &Member) -> MemberReport {
     let placed = cluster.shards().shards.iter().filter_map(|placement| placement.replicas.get(&node));
-    let (lost, held): (Vec<ReplicaId>, Vec<ReplicaId>) = placed.copied().partition(|replica| cluster.lost().contains(replica));
+    let (lost, held): (Vec<ReplicaId>, Vec<ReplicaId>) =
+        placed.copied().partition(|replica| cluster.lost().contains(replica));
     let joins =
         |under_way: &&Move| under_way.shard != ShardId::METADATA && under_way.add.is_some_and(|seat| seat.node == node);
     let metadata = cluster.moves().get(&ShardId::METADATA).and_then(|under_way| under_way.add);

@@ -18,6 +18,7 @@ use millpond::id::{Boot, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::json::json;
+use crate::backup::report::BackupReport;
 use crate::board::Fill;
 use crate::load::Client;
 use crate::metrics::{self, Metrics};
@@ -38,6 +39,8 @@ pub struct OpsState {
     pub space: Box<dyn Fn() -> SpaceReport + Send + Sync>,
     /// Whether it serves its shards; otherwise what is missing, in words.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What it knows of backups.
+    pub backup: Box<dyn Fn() -> BackupReport + Send + Sync>,
 }
 
 /// The tree of one node among several, or why it did not show it.
@@ -96,6 +99,9 @@ pub struct StatusReport {
     /// Its disk, and what retention removed from it.
     #[serde(default)]
     pub space: SpaceReport,
+    /// What it knows of backups.
+    #[serde(default)]
+    pub backup: BackupReport,
     /// Every replica and every link to a peer, with the facts it shows in the tree.
     pub parts: Vec<ActorReport>,
 }
@@ -193,6 +199,7 @@ async fn status(State(state): State<Arc<OpsState>>) -> Response {
             actors: counted.into_iter().filter(|(_, count)| *count > 0).collect(),
             restarts,
             space: (state.space)(),
+            backup: (state.backup)(),
             parts: all
                 .into_iter()
                 .filter(|actor| ["replica", "peer", "peer-link"].contains(&actor.kind.as_str()))
@@ -298,6 +305,7 @@ mod tests {
             config: Arc::new(Config::single()),
             space: Box::new(|| SpaceReport { dropped_segments: 3, ..SpaceReport::default() }),
             ready: Box::new(move || ready.clone()),
+            backup: Box::new(BackupReport::default),
         };
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());

@@ -74,7 +74,8 @@ fn world_on(disk: &LossyDisk, id: u32, batches: &[Vec<Sent>]) -> World {
             streams.push(StreamRecords { labels, records: vec![record] });
         }
         let batch_bytes = encoder.encode("t", &streams);
-        let sub = SubBatch { key: RequestKey(u128::from(index)), body: 0, part: 0, restored: false, batch: batch_bytes };
+        let sub =
+            SubBatch { key: RequestKey(u128::from(index)), body: 0, part: 0, restored: false, batch: batch_bytes };
         let applied = apply(&mut shard, &mut index, Command::encode_batch(&[sub]));
         assert!(matches!(applied, Applied::Batch(_)));
         if batch.iter().any(|sent| sent.seal) {
