@@ -449,7 +449,7 @@ pub const BACKUP_TICK: Duration = Duration::from_secs(2);
 /// Time from one scheduled backup to the next where nothing is configured.
 pub const BACKUP_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// Least and most time between two scheduled backups.
-pub const BACKUP_EVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30 * 86_400));
+pub const BACKUP_EVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30 * 86_400));
 /// Least and most backups that a schedule keeps.
 pub const BACKUP_KEEP_BOUNDS: (u64, u64) = (1, 10_000);
 /// Backups that a schedule keeps where nothing is configured: a week of one every six hours.
@@ -458,6 +458,10 @@ pub const BACKUP_KEEP: u64 = 28;
 pub const BACKUP_RETRY: Duration = Duration::from_secs(60);
 /// The URL of a store.
 pub const BACKUP_URL_BYTES_MAX: usize = 4 * KIB;
+/// How often a request to a bucket is tried again.
+pub const BACKUP_STORE_RETRIES: usize = 8;
+/// How long that is done.
+pub const BACKUP_STORE_PATIENCE: Duration = Duration::from_secs(60);
 /// Shards that one backup reads at once: each is a file under way, and a piece of it in memory.
 pub const BACKUP_SHARDS_AT_ONCE: usize = 2;
 /// A piece of a file that is uploaded; object stores take no less than 5 MiB.

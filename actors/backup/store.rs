@@ -18,7 +18,7 @@ use millpond::limits;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart};
 use xxhash_rust::xxh3::Xxh3;
 
 const BACKUPS: &str = "backups";
@@ -116,7 +116,8 @@ impl Store {
             StorePlace::Bucket { name, prefix } => {
                 // One provider for the process; another part of it may have been first.
                 drop(rustls::crypto::ring::default_provider().install_default());
-                let bucket = AmazonS3Builder::from_env().with_bucket_name(name).build().map_err(refused)?;
+                let bucket = AmazonS3Builder::from_env().with_bucket_name(name).with_retry(patience());
+                let bucket = bucket.build().map_err(refused)?;
                 (Arc::new(bucket), Path::parse(prefix).map_err(|error| failed(error.to_string()))?)
             }
         };
@@ -295,6 +296,12 @@ impl Store {
         let name = RestoreProgress::object(&progress.backup, ClusterId(progress.cluster));
         self.put(RESTORES, &name, progress.encode()).await
     }
+}
+
+/// How often a request is tried, and how long: who waits for a backup should hear soon that nothing answers.
+fn patience() -> RetryConfig {
+    let (max_retries, retry_timeout) = (limits::BACKUP_STORE_RETRIES, limits::BACKUP_STORE_PATIENCE);
+    RetryConfig { max_retries, retry_timeout, ..RetryConfig::default() }
 }
 
 fn age(now: i64, written: i64) -> Duration {

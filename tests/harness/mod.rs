@@ -85,6 +85,15 @@ impl World {
         Self { cluster, client: Client::new(Duration::from_secs(15)), folder }
     }
 
+    /// One node with so many shards; nothing runs yet.
+    pub fn prepare_single(shards: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let plan = Plan { executable: MILLPOND.into(), folder: path, nodes: 1, shards, settings: String::new() };
+        let cluster = LocalCluster::prepare(&plan).unwrap();
+        Self { cluster, client: Client::new(Duration::from_secs(15)), folder }
+    }
+
     /// A cluster that serves.
     pub async fn start(nodes: u64, settings: &str) -> Self {
         let mut world = Self::prepare(nodes, settings);
@@ -216,6 +225,13 @@ impl Load {
 struct Progress {
     acknowledged: AtomicU64,
     sent: AtomicU64,
+}
+
+impl Produced {
+    /// What must be found of them in a copy that was begun when so much was acknowledged, and may be found.
+    pub fn by_then(&self, acknowledged: Vec<u64>) -> Self {
+        Self { acknowledged, sent: self.sent.clone() }
+    }
 }
 
 /// Producers at work. Each sends one request after the other, and the same request again until it is acknowledged.
