@@ -39,7 +39,7 @@ pub enum StoreError {
         /// The store.
         url: String,
         /// The store's own words.
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// The store cannot be used at all.
     #[error("cannot open {url}: {why}")]
@@ -55,7 +55,7 @@ pub enum StoreError {
         /// The store.
         url: String,
         /// What is wrong.
-        source: BackupError,
+        source: Box<BackupError>,
     },
     /// What should be in it is not.
     #[error("{url} has no {name}")]
@@ -133,16 +133,17 @@ impl Store {
         action: &'static str,
         name: &'a str,
     ) -> impl FnOnce(object_store::Error) -> StoreError + 'a {
-        move |source| match source {
-            object_store::Error::NotFound { .. } => {
-                StoreError::Missing { url: self.url.to_string(), name: name.to_owned() }
+        move |source| {
+            let (url, name) = (self.url.to_string(), name.to_owned());
+            if matches!(source, object_store::Error::NotFound { .. }) {
+                return StoreError::Missing { url, name };
             }
-            source => StoreError::Store { action, name: name.to_owned(), url: self.url.to_string(), source },
+            StoreError::Store { action, name, url, source: Box::new(source) }
         }
     }
 
     fn content(&self, source: BackupError) -> StoreError {
-        StoreError::Content { url: self.url.to_string(), source }
+        StoreError::Content { url: self.url.to_string(), source: Box::new(source) }
     }
 
     async fn get(&self, folder: &str, name: &str) -> Result<Bytes, StoreError> {
