@@ -229,7 +229,10 @@ impl Store {
     }
 }
 
-fn records() -> impl Strategy<Value = Vec<(u8, i64, String, Vec<(String, String)>)>> {
+/// Stream, timestamp, line, metadata.
+type Row = (u8, i64, String, Vec<(String, String)>);
+
+fn records() -> impl Strategy<Value = Vec<Row>> {
     let field = ("[a-z]{1,6}", "[ -~]{0,12}");
     let line = prop_oneof![8 => ".{0,60}", 1 => Just("x".repeat(LINE_BYTES_MAX))];
     prop::collection::vec((0_u8..6, any::<i64>(), line, prop::collection::vec(field, 0..4)), 1..60)
@@ -241,7 +244,7 @@ fn stream(number: u8) -> Stream {
 }
 
 /// The object of a segment with these records, in blocks of at most so many rows.
-fn sealed(records: &[(u8, i64, String, Vec<(String, String)>)], block_rows: usize) -> (SegmentEntry, Bytes) {
+fn sealed(records: &[Row], block_rows: usize) -> (SegmentEntry, Bytes) {
     let mut order: Vec<usize> = (0..records.len()).collect();
     order.sort_by_key(|at| (stream(records[*at].0), records[*at].1, *at));
     let disk = LossyDisk::new(1);

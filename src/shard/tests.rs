@@ -201,7 +201,7 @@ fn restored_streams_are_not_refused_and_do_not_count_as_active() {
     let mut driven = Driven::new();
     for (key, stream) in (0..).zip(["a", "b", "c", "d", "e"]) {
         let restored = SubBatch { restored: true, ..sub(key, 0, batch(stream, &[5])) };
-        assert_eq!(driven.store(&[restored.clone()]), [stored(u64::try_from(key).unwrap(), 1)]);
+        assert_eq!(driven.store(std::slice::from_ref(&restored)), [stored(u64::try_from(key).unwrap(), 1)]);
         assert_eq!(driven.store(&[restored]), [Outcome::Known { first: Offset(u64::try_from(key).unwrap()) }]);
     }
     for (key, stream) in (10..).zip(["x", "y", "z"]) {
