@@ -10,7 +10,7 @@ use axum::routing::get;
 use millpond::class::Class;
 use millpond::cluster::{Formation, Identity};
 use millpond::config::Config;
-use millpond::id::{Boot, NodeId, StoreId};
+use millpond::id::{Boot, NodeId, ShardId, StoreId};
 use millpond::limits;
 use millpond::storage::disk::Disk;
 use millpond::storage::error::StorageError;
@@ -24,6 +24,7 @@ use crate::backup::Backups;
 use crate::board::Board;
 use crate::disk::{FolderDisk, FolderError};
 use crate::env::{Clock, Env, PeerLink, Random};
+use crate::folder::Folders;
 use crate::inbound::Reception;
 use crate::ingest::Gate;
 use crate::knobs::Knobs;
@@ -37,6 +38,7 @@ use crate::node::{Node, NodeArguments, ROOT};
 use crate::placer::leave_leadership;
 use crate::production::{MachineClock, MachineEnd, MachineRandom, MachineThreads, NoPeers};
 use crate::query::QueryGate;
+use crate::roster::{Roster, Standing};
 use crate::site::Site;
 use crate::supervision::{ActorError, Outcome, Root, spawn_root};
 use crate::survey::survey;
@@ -232,7 +234,18 @@ pub async fn start(
     let transfers = Transfers::new(env.boot);
     let env = Env { disk: transfers.guard(Arc::clone(&env.disk)), ..env };
     let identity = store.identity.identity.store;
-    let site = Site { config: Arc::new(config), store: identity, env, tree, board, log, links, metrics, transfers };
+    let site = Site {
+        config: Arc::new(config),
+        store: identity,
+        folders: Folders::default(),
+        env,
+        tree,
+        board,
+        log,
+        links,
+        metrics,
+        transfers,
+    };
     let formation = Formation::new(metadata::settings(&site), store.identity.identity);
     let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
     let metadata = site.tree.seat("metadata", Some(ROOT));
@@ -356,7 +369,14 @@ impl Store {
         };
         identity.boot = Boot(u64::try_from(now).unwrap_or(0).max(identity.boot.0 + 1));
         identity.write(&registry).map_err(actors)?;
-        let (wal, report) = Wal::open(Arc::clone(disk), options, draws[2])?;
+        let (mut wal, report) = Wal::open(Arc::clone(disk), options, draws[2])?;
+        // What a replica left behind that is gone for good; made durable with the first write.
+        let roster = Roster::read(&registry).map_err(actors)?;
+        for (shard, replica) in wal.shards() {
+            if shard != ShardId::METADATA && roster.standing(shard, replica).map_err(actors)? == Standing::Gone {
+                wal.forget(shard, replica)?;
+            }
+        }
         Ok(Self { wal, registry, identity, report })
     }
 }

@@ -3,7 +3,10 @@
 //! Made once for a group, so that it outlives restarts: work of an ended life and of the next one do not meet. It does
 //! not know what the work is.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use millpond::id::ShardId;
 
 use tokio::sync::oneshot;
 
@@ -14,6 +17,18 @@ use crate::supervision::Own;
 /// The folder of one group. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Folder(Arc<Mutex<()>>);
+
+/// The folders of a node's groups. Lives as long as the node, so that work of an ended life of a supervisor and work of
+/// the next one do not meet either. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Folders(Arc<Mutex<BTreeMap<ShardId, Folder>>>);
+
+impl Folders {
+    /// That of a group.
+    pub fn of(&self, shard: ShardId) -> Folder {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_default().clone()
+    }
+}
 
 impl Folder {
     /// Runs `work` on a worker thread and sends what it returns to the life of the replica that waits for it, as

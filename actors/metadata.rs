@@ -25,7 +25,6 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::env::{End, Lane, on_panic};
-use crate::folder::Folder;
 use crate::replica::ReplicaMessage;
 use crate::scrubber::scrubber_spec;
 use crate::shards::{Group, replica_spec, snapshotter_spec};
@@ -324,7 +323,7 @@ impl MetadataState {
             leads_first: false,
         };
         let site = &self.arguments.site;
-        let folder = Folder::default();
+        let folder = site.folders.of(ShardId::METADATA);
         self.children.add(replica_spec(site, group, &folder));
         self.children.add(snapshotter_spec(site, ShardId::METADATA, &folder));
         self.children.add(fetcher_spec(site, ShardId::METADATA, &folder));

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::backup::Backups;
 use crate::disk_watch::{DiskWatch, DiskWatchArguments};
+use crate::folder::Folder;
 use crate::ingest::Gate;
 use crate::ingest::ingester::{Ingester, IngesterArguments};
 use crate::links::{self, Inbound, LinksActor, LinksArguments};
@@ -153,7 +154,7 @@ fn metadata(
 }
 
 fn shards(site: &Site, registry: Arc<Registry>) -> ChildSpec {
-    let arguments = ShardsArguments { site: site.clone(), registry };
+    let arguments = ShardsArguments { site: site.clone(), registry, writing: Folder::default() };
     ChildSpec::new(&site.tree.seat("shards", Some(ROOT)), Restart::VITAL, move || (Shards, arguments.clone()))
 }
 

@@ -16,7 +16,6 @@ use millpond::storage::copy;
 use millpond::storage::registry::Registry;
 
 use crate::board::Standing as SeatStanding;
-use crate::env::{Lane, on_panic};
 use crate::folder::Folder;
 use crate::log_writer::LogWriterMessage;
 use crate::replica::{ReplicaActor, ReplicaArguments, ReplicaMessage};
@@ -27,6 +26,7 @@ use crate::site::Site;
 use crate::snapshotter::{Snapshotter, SnapshotterArguments};
 use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own, SupervisorActor, SupervisorMessage};
 use crate::transfer::fetcher::fetcher_spec;
+use tokio::time::Instant;
 
 /// What the supervisor of all shards is told.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub enum ShardsMessage {
     Tick,
     /// The roster is durable, or why not.
     Saved(Result<Roster, String>),
+    /// Try to write the roster again.
+    SaveAgain,
     /// The files of a replica that is gone are removed, or some are still leased; or why they are not.
     Cleared(ShardId, Result<bool, String>),
 }
@@ -52,6 +54,8 @@ pub struct ShardsArguments {
     pub site: Site,
     /// Where the roster is kept.
     pub registry: Arc<Registry>,
+    /// The writing of the roster: one at a time, whichever life of the supervisor wants it.
+    pub writing: Folder,
 }
 
 /// The state of the supervisor.
@@ -60,6 +64,7 @@ pub struct ShardsState {
     myself: Own<ShardsMessage>,
     site: Site,
     registry: Arc<Registry>,
+    writing: Folder,
     children: Children,
     /// As it is on the disk. Nothing is done that is not on it.
     roster: Roster,
@@ -73,8 +78,17 @@ pub struct ShardsState {
 #[derive(Debug)]
 struct Seat {
     replica: ReplicaId,
-    folder: Folder,
     phase: Phase,
+    /// Its log was forgotten.
+    forgotten: bool,
+    /// Its files are not looked at again before.
+    not_before: Instant,
+}
+
+impl Seat {
+    fn new(replica: ReplicaId, phase: Phase) -> Self {
+        Self { replica, phase, forgotten: false, not_before: Instant::now() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +113,7 @@ impl Actor for Shards {
         myself: &Own<ShardsMessage>,
         arguments: ShardsArguments,
     ) -> Result<ShardsState, ActorError> {
-        let ShardsArguments { site, registry } = arguments;
+        let ShardsArguments { site, registry, writing } = arguments;
         let roster = Roster::read(&registry)?;
         drop(myself.cast_every(limits::TICK * limits::TICKS_AT_ONCE, || ShardsMessage::Tick));
         let (watcher, mut cluster) = (myself.clone(), site.board.cluster().subscribe());
@@ -108,10 +122,9 @@ impl Actor for Shards {
             while watcher.cast(ShardsMessage::ClusterChanged).is_ok() && cluster.changed().await.is_ok() {}
         });
         // What an earlier life did not get to clear.
-        let gone = |(shard, replica)| (shard, Seat { replica, folder: Folder::default(), phase: Phase::Stopping });
-        let seats = roster.gone().map(gone).collect();
+        let seats = roster.gone().map(|(shard, replica)| (shard, Seat::new(replica, Phase::Stopping))).collect();
         let (children, myself) = (Children::new(myself), myself.clone());
-        Ok(ShardsState { myself, site, registry, children, roster, saving: false, seats, ticks: 0 })
+        Ok(ShardsState { myself, site, registry, writing, children, roster, saving: false, seats, ticks: 0 })
     }
 
     async fn handle(
@@ -127,12 +140,15 @@ impl Actor for Shards {
             }
             ShardsMessage::Tick => state.tick(),
             ShardsMessage::Saved(outcome) => {
-                state.roster = outcome.map_err(|error| format!("the roster cannot be written: {error}"))?;
+                state.saved(outcome);
+                state.look()
+            }
+            ShardsMessage::SaveAgain => {
                 state.saving = false;
                 state.look()
             }
             ShardsMessage::Cleared(shard, outcome) => {
-                state.cleared(shard, outcome.map_err(|error| format!("{shard} cannot be cleared: {error}"))?);
+                state.cleared(shard, outcome);
                 state.look()
             }
         }
@@ -170,11 +186,10 @@ impl ShardsState {
                 continue;
             }
             let Standing::Begun(began) = self.roster.standing(shard, replica)? else { continue };
-            let seat = Seat { replica, folder: Folder::default(), phase: Phase::Running };
             let leads_first = preferred.get(&shard) == Some(&self.site.env.node) && !began.is_empty();
             let group = Group { shard, id: replica, began, homes: BTreeMap::new(), leads_first };
-            self.children.add(shard_spec(&self.site, group, &seat.folder));
-            self.seats.insert(shard, seat);
+            self.children.add(shard_spec(&self.site, group));
+            self.seats.insert(shard, Seat::new(replica, Phase::Running));
         }
         self.clear()
     }
@@ -190,7 +205,8 @@ impl ShardsState {
             }
         }
         for (&shard, &replica) in duties {
-            let free = next.living().all(|(held, _)| held != shard) && !self.seats.contains_key(&shard);
+            // One that is only now struck off is cleared first.
+            let free = self.roster.living().all(|(held, _)| held != shard) && !self.seats.contains_key(&shard);
             if free && next.standing(shard, replica)? == Standing::New {
                 // Whoever comes later learns from the log who there is.
                 let founders = cluster.placement(shard).filter(|_| cluster.is_founder(replica));
@@ -204,17 +220,29 @@ impl ShardsState {
 
     fn save(&mut self, next: Roster) {
         self.saving = true;
-        let (registry, myself) = (Arc::clone(&self.registry), self.myself.clone());
-        let work = move || {
-            let _guard = on_panic({
-                let myself = myself.clone();
-                move || drop(myself.cast(ShardsMessage::Saved(Err("writing it panicked".to_owned()))))
-            });
-            let outcome = next.write(&registry).map(|()| next).map_err(|error| error.to_string());
-            // A supervisor that is gone reads the registry anew.
-            let _ = myself.cast(ShardsMessage::Saved(outcome));
+        let registry = Arc::clone(&self.registry);
+        let panicked = ShardsMessage::Saved(Err("writing it panicked".to_owned()));
+        // Of a supervisor that is gone nothing is written any more: the next one has read the registry anew.
+        self.writing.run_for(&self.site.env, &self.myself, panicked, move || {
+            ShardsMessage::Saved(next.write(&registry).map(|()| next).map_err(|error| error.to_string()))
+        });
+    }
+
+    /// Nothing is done that is not on the roster, so it may wait until the disk takes it.
+    fn saved(&mut self, outcome: Result<Roster, String>) {
+        let next = match outcome {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(%error, "the roster cannot be written; tried again");
+                drop(self.myself.cast_after(limits::ROSTER_RETRY, ShardsMessage::SaveAgain));
+                return;
+            }
         };
-        self.site.env.blocking.run(Lane::Work, Box::new(work));
+        for (shard, replica) in next.gone() {
+            // One that never ran in this life of the supervisor left something behind as well.
+            self.seats.entry(shard).or_insert_with(|| Seat::new(replica, Phase::Stopping));
+        }
+        (self.roster, self.saving) = (next, false);
     }
 
     /// Stops what is gone, and once it has ended removes what it leaves behind.
@@ -226,7 +254,8 @@ impl ShardsState {
                 tracing::info!(%shard, replica = seat.replica.0, "a replica has left this node");
                 self.children.remove(&name, "its replica has left this node");
             }
-            if seat.phase == Phase::Stopping && self.children.names().all(|child| **child != *name) {
+            let due = Instant::now() >= seat.not_before;
+            if seat.phase == Phase::Stopping && due && self.children.names().all(|child| **child != *name) {
                 seat.phase = Phase::Clearing;
                 let replica = seat.replica;
                 // From now on others say who leads it.
@@ -234,11 +263,13 @@ impl ShardsState {
                     seat.send_modify(|seat| seat.standing = SeatStanding::unknown(shard));
                 }
                 self.site.transfers.left(shard);
-                // The log-writer is there as long as the node is.
-                let _ = self.site.log.cast(LogWriterMessage::Forget { shard, replica });
+                if !std::mem::replace(&mut seat.forgotten, true) {
+                    // The log-writer is there as long as the node is.
+                    let _ = self.site.log.cast(LogWriterMessage::Forget { shard, replica });
+                }
                 let disk = Arc::clone(&self.site.env.disk);
                 let panicked = ShardsMessage::Cleared(shard, Err("removing its files panicked".to_owned()));
-                seat.folder.run_for(&self.site.env, &self.myself, panicked, move || {
+                self.site.folders.of(shard).run_for(&self.site.env, &self.myself, panicked, move || {
                     ShardsMessage::Cleared(shard, copy::clear(&*disk, shard).map_err(|error| error.to_string()))
                 });
             }
@@ -246,14 +277,17 @@ impl ShardsState {
         Ok(())
     }
 
-    fn cleared(&mut self, shard: ShardId, all: bool) {
+    /// What cannot be removed, or is still copied by somebody, is tried again later.
+    fn cleared(&mut self, shard: ShardId, outcome: Result<bool, String>) {
         let Some(seat) = self.seats.get_mut(&shard).filter(|seat| seat.phase == Phase::Clearing) else { return };
-        if !all {
-            // Somebody copies from it; tried again with a later tick.
-            seat.phase = Phase::Stopping;
+        if outcome == Ok(true) {
+            self.seats.remove(&shard);
             return;
         }
-        self.seats.remove(&shard);
+        if let Err(error) = outcome {
+            tracing::warn!(%shard, %error, "what a replica left behind cannot be removed; tried again");
+        }
+        (seat.phase, seat.not_before) = (Phase::Stopping, Instant::now() + limits::CLEAR_RETRY);
     }
 
     fn tick(&mut self) -> Result<(), ActorError> {
@@ -295,10 +329,10 @@ fn duties(cluster: &Cluster, site: &Site) -> BTreeMap<ShardId, ReplicaId> {
 }
 
 /// `shard-N`: owns a shard on this node. One for one below it, so that a replica falls without its sealer.
-fn shard_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
+fn shard_spec(site: &Site, group: Group) -> ChildSpec {
     let shard = group.shard;
     let address = site.tree.seat::<SupervisorMessage>(&shard.to_string(), Some("shards"));
-    let (site, folder) = (site.clone(), folder.clone());
+    let (site, folder) = (site.clone(), site.folders.of(shard));
     ChildSpec::new(&address, site.env.knobs.isolated, move || {
         let folder = &folder;
         let specs = vec![

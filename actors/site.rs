@@ -7,6 +7,7 @@ use millpond::id::StoreId;
 
 use crate::board::Board;
 use crate::env::Env;
+use crate::folder::Folders;
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
 use crate::metrics::Metrics;
@@ -21,6 +22,8 @@ pub struct Site {
     pub config: Arc<Config>,
     /// This node's data folder.
     pub store: StoreId,
+    /// The folders of the groups that this node has replicas of.
+    pub folders: Folders,
     /// Clock, randomness, disk, peers, threads.
     pub env: Env,
     /// Where actors are seen.

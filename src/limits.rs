@@ -133,6 +133,10 @@ pub const FETCH_TICKS_MAX: u32 = 50;
 pub const MESSAGE_CONTEXT_BYTES_MAX: usize = 32;
 /// Ticks after which a snapshot that was offered to a follower, and of which nothing was heard, is offered again.
 pub const SNAPSHOT_OFFER_TICKS_MAX: u32 = 100;
+/// Wait before a roster that the disk refused is written again.
+pub const ROSTER_RETRY: Duration = Duration::from_secs(2);
+/// Wait before the files of a replica that has left, which could not be removed, are tried again.
+pub const CLEAR_RETRY: Duration = Duration::from_secs(2);
 /// Wait before a snapshot that could not be copied is asked for again.
 pub const COPY_RETRY: Duration = Duration::from_secs(2);
 /// Entries by which a learner may be behind its leader and count as caught up: what is on its way under full load.

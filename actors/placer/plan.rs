@@ -171,7 +171,10 @@ impl<'a> Facts<'a> {
         let Some(seat) = under_way.add else { return true };
         let active = self.cluster.members().get(&seat.node).is_some_and(|member| member.state == MemberState::Active);
         let here = self.gone.get(&seat.node).is_none_or(|gone| *gone < self.grace);
-        active && here && !self.cluster.lost().contains(&seat.replica)
+        let report = self.reports.get(&seat.node);
+        let given_up = report.is_some_and(|report| report.given_up.get(&under_way.shard) == Some(&seat.replica));
+        let full = under_way.shard != ShardId::METADATA && report.is_some_and(|report| !report.has_room);
+        active && here && !given_up && !full && !self.cluster.lost().contains(&seat.replica)
     }
 }
 

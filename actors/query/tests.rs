@@ -21,6 +21,7 @@ use millpond::storage::lossy::LossyDisk;
 use super::*;
 use crate::board::{Board, Phase};
 use crate::env::{Env, Inline};
+use crate::folder::Folders;
 use crate::knobs::Knobs;
 use crate::links::Links;
 use crate::metrics::{Metrics, Standing as Gauges};
@@ -88,6 +89,7 @@ impl World {
         let site = Site {
             config: Arc::new(Config::single()),
             store: StoreId(1),
+            folders: Folders::default(),
             env,
             board: Board::new(NODE, shards, &tree),
             log: tree.seat("log-writer", Some(crate::node::ROOT)),

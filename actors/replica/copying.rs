@@ -64,7 +64,14 @@ impl ReplicaState {
                 self.myself.renew("it begins anew from a snapshot that was copied");
                 return;
             }
-            Ok(_) => {}
+            Ok(_) => {
+                // What was offered meanwhile may be needed still.
+                self.copying = None;
+                self.retry_copy(copying.leader, copying.position);
+                if self.copying.is_some() {
+                    return;
+                }
+            }
             Err(why) => {
                 let shard = self.arguments.group.shard;
                 tracing::debug!(%shard, reason = %why, "the snapshot is asked for again");

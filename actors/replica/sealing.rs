@@ -105,6 +105,7 @@ impl ReplicaState {
         if let Some(seal) = self.seals.front_mut().filter(|seal| seal.stage(is_metadata) == stage) {
             seal.given = false;
         }
+        self.begin_copy();
         self.carry_on_sealing();
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use millpond::cluster::{Group, Step};
 use millpond::consensus::{Change, Event, PeerState, PeerStatus, Role};
-use millpond::id::{Index, ReplicaId};
+use millpond::id::{Index, ReplicaId, ShardId};
 use millpond::limits;
 
 use super::ReplicaState;
@@ -47,7 +47,9 @@ impl ReplicaState {
     fn hand_over(&mut self, caught_up: &BTreeSet<ReplicaId>) -> Result<(), ActorError> {
         let Some(core) = &self.core else { return Ok(()) };
         let able = |peer: &&PeerStatus| {
-            let fit = self.home(peer.id).is_some_and(|node| self.arguments.board.is_peer_fit(node));
+            // The metadata group decides also where disks are full.
+            let metadata = self.arguments.group.shard == ShardId::METADATA;
+            let fit = metadata || self.home(peer.id).is_some_and(|node| self.arguments.board.is_peer_fit(node));
             caught_up.contains(&peer.id) && !peer.learner && fit
         };
         let peers = core.peers();

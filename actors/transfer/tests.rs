@@ -21,7 +21,7 @@ use super::fetcher::{FetchReply, FetcherMessage, fetcher_seat, fetcher_spec};
 use super::*;
 use crate::board::Board;
 use crate::env::{Env, Frame, Inline, PeerLink};
-use crate::folder::Folder;
+use crate::folder::{Folder, Folders};
 use crate::knobs::Knobs;
 use crate::links::{Answer, Inbound, Links, PeerState};
 use crate::metrics::{Metrics, Standing};
@@ -110,6 +110,7 @@ async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>, actors: fn(&Site) ->
     let site = Site {
         config: Arc::new(Config::single()),
         store: StoreId(u128::from(node.0)),
+        folders: Folders::default(),
         board: Board::new(node, 4, &tree),
         log: tree.seat("log-writer", Some(ROOT)),
         links: Links::new(node, &tree, &[(peer, "nowhere:1".to_owned())], 0),

@@ -49,6 +49,52 @@ fn who_answers_is_active_at_every_tick_and_who_does_not_is_active_no_more() {
     }
 }
 
+/// Everybody who is left starts again, with what was durable.
+fn restart_all(world: &mut World) {
+    for at in world.everybody() {
+        world.kill(at.0);
+        world.restart(at.0);
+    }
+    world.tick(4 * limits::ELECTION_TICKS);
+}
+
+#[test]
+fn a_group_of_one_that_has_moved_needs_no_more_of_the_replica_that_it_left() {
+    let mut world = World::new(1, 1);
+    world.step(id(1), Event::Campaign);
+    world.run();
+    world.join(2);
+    world.change(1, 1, Change::AddLearner(id(2)));
+    world.tick(limits::HEARTBEAT_TICKS);
+    world.change(1, 2, Change::Replace { add: Some(id(2)), remove: None });
+    world.tick(limits::HEARTBEAT_TICKS);
+    world.step(id(1), Event::Transfer { to: id(2) });
+    world.tick(limits::HEARTBEAT_TICKS);
+    world.change(2, 3, Change::Replace { add: None, remove: Some(id(1)) });
+    world.tick(limits::HEARTBEAT_TICKS);
+    assert_eq!(*world.replica(2).members(), Members::of([id(2)], []));
+    world.seats.remove(&id(1));
+    restart_all(&mut world);
+    assert_eq!(world.replica(2).role(), Role::Leader);
+}
+
+#[test]
+fn a_majority_that_starts_again_needs_no_replica_that_was_replaced() {
+    let mut world = World::led();
+    world.join(4);
+    world.change(1, 1, Change::AddLearner(id(4)));
+    world.tick(limits::HEARTBEAT_TICKS);
+    world.change(1, 2, Change::Replace { add: Some(id(4)), remove: Some(id(3)) });
+    world.tick(2 * limits::HEARTBEAT_TICKS);
+    for at in [1, 2, 4] {
+        assert_eq!(*world.replica(at).members(), Members::of([id(1), id(2), id(4)], []), "{at}");
+    }
+    world.seats.remove(&id(3));
+    world.isolate(1);
+    restart_all(&mut world);
+    assert!([2, 4].contains(&world.leader()));
+}
+
 #[test]
 fn a_single_replica_commits_by_its_own_write_alone() {
     let mut world = World::new(1, 1);

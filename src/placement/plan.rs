@@ -302,6 +302,12 @@ impl<'a> Plan<'a> {
             Need::TooFew => (None, MoveReason::Replication),
             Need::TooMany => (Some(self.superfluous(placement)?), MoveReason::Replication),
         };
+        if let (Need::Draining { node }, true, ShardId::METADATA) = (need, surplus, placement.shard)
+            && self.load.get(&node).is_some_and(|load| load.replicas > 0)
+        {
+            // A node that cannot be emptied yet keeps its vote: one less could make the next loss the last.
+            return None;
+        }
         let add = if surplus { None } else { Some(self.target(placement, remove)?) };
         let wish = Wish { shard: placement.shard, add, remove, why };
         self.keeps_majority(placement, &wish).then_some(wish)

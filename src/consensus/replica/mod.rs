@@ -8,7 +8,7 @@
 //! A sole voter wins an election without asking anybody, which raft-rs does at once. So it stands only when its log is
 //! durable, and its messages to learners wait until its term is: a crash must not bring a second leader of that term.
 //!
-//! A commit index alone is never written: it is a hint, and rides along with the next write.
+//! A commit index alone is written only where members changed: it is a hint, and rides along with the next write.
 
 mod members;
 mod offers;
@@ -428,7 +428,8 @@ impl Replica {
         } else {
             held.extend(messages);
         }
-        let writes = self.write(number, entries, effects);
+        let changes = committed.iter().any(|entry| entry.get_entry_type() == eraftpb::EntryType::EntryConfChangeV2);
+        let writes = self.write(number, entries, changes, effects);
         self.raw.advance_append_async(ready);
         let pending = Pending { number, writes, term: self.term(), messages: held };
         if writes || !self.pending.is_empty() {
@@ -444,12 +445,17 @@ impl Replica {
         }
     }
 
-    /// Whether there is something to write.
-    fn write(&mut self, number: u64, entries: Vec<eraftpb::Entry>, effects: &mut Vec<Effect>) -> bool {
+    /// Whether there is something to write. `changes` says whether a change of members is given out: the replica that it
+    /// removes may be destroyed once everybody knows that it is committed, and whoever starts again must know it then.
+    fn write(&mut self, number: u64, entries: Vec<eraftpb::Entry>, changes: bool, effects: &mut Vec<Effect>) -> bool {
+        if changes && self.unwritten.is_none() {
+            let HardState { term, vote, .. } = self.written;
+            self.unwritten = Some(HardState { term, vote, commit: self.committed() });
+        }
         let voted = self
             .unwritten
             .is_some_and(|hard_state| (hard_state.term, hard_state.vote) != (self.written.term, self.written.vote));
-        if entries.is_empty() && !voted {
+        if entries.is_empty() && !voted && !changes {
             return false;
         }
         let copies: Vec<Entry> = entries.iter().map(entry_from_raft).collect();
