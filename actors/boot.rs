@@ -38,6 +38,7 @@ use crate::node::{Node, NodeArguments, ROOT};
 use crate::placer::leave_leadership;
 use crate::production::{MachineClock, MachineEnd, MachineRandom, MachineThreads, NoPeers};
 use crate::query::QueryGate;
+use crate::registry::SharedRegistry;
 use crate::roster::{Roster, Standing};
 use crate::site::Site;
 use crate::supervision::{ActorError, Outcome, Root, spawn_root};
@@ -262,7 +263,7 @@ pub async fn start(
     let arguments = NodeArguments {
         site: site.clone(),
         wal: Some(store.wal),
-        registry: Arc::new(store.registry),
+        registry: SharedRegistry::new(store.registry),
         greeting,
         metadata,
         transport,
@@ -358,9 +359,9 @@ impl Store {
         now: i64,
         draws: [u64; 3],
     ) -> Result<Self, BootError> {
-        let registry = Registry::open(&**disk)?;
+        let mut registry = Registry::open(disk)?;
         let actors = |error: ActorError| BootError::Actors(error.to_string());
-        let mut identity = match StoredIdentity::read(&registry).map_err(actors)? {
+        let mut identity = match StoredIdentity::read(&mut registry).map_err(actors)? {
             Some(stored) => stored,
             None => {
                 let store = StoreId(u128::from(draws[0]) << 64 | u128::from(draws[1]));
@@ -368,10 +369,10 @@ impl Store {
             }
         };
         identity.boot = Boot(u64::try_from(now).unwrap_or(0).max(identity.boot.0 + 1));
-        identity.write(&registry).map_err(actors)?;
+        identity.write(&mut registry).map_err(actors)?;
         let (mut wal, report) = Wal::open(Arc::clone(disk), options, draws[2])?;
         // What a replica left behind that is gone for good; made durable with the first write.
-        let roster = Roster::read(&registry).map_err(actors)?;
+        let roster = Roster::read(&mut registry).map_err(actors)?;
         for (shard, replica) in wal.shards() {
             if shard != ShardId::METADATA && roster.standing(shard, replica).map_err(actors)? == Standing::Gone {
                 wal.forget(shard, replica)?;

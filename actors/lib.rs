@@ -29,6 +29,7 @@ pub mod placer;
 pub mod prepare;
 pub mod production;
 pub mod query;
+pub mod registry;
 pub mod replica;
 pub mod roster;
 pub mod scrubber;

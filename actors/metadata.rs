@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::env::{End, Lane, on_panic};
+use crate::registry::SharedRegistry;
 use crate::replica::ReplicaMessage;
 use crate::scrubber::scrubber_spec;
 use crate::shards::{Group, replica_spec, snapshotter_spec};
@@ -151,7 +152,7 @@ pub struct MetadataArguments {
     /// The node's handles.
     pub site: Site,
     /// Where the identity is kept.
-    pub registry: Arc<Registry>,
+    pub registry: SharedRegistry,
     /// Where this node's greeting is published.
     pub greeting: watch::Sender<Arc<Greeting>>,
 }
@@ -186,7 +187,7 @@ impl Actor for Metadata {
         myself: &Own<MetadataMessage>,
         arguments: MetadataArguments,
     ) -> Result<MetadataState, ActorError> {
-        let stored = StoredIdentity::read(&arguments.registry)?.ok_or("the registry holds no identity")?;
+        let stored = StoredIdentity::read(&mut arguments.registry.lock())?.ok_or("the registry holds no identity")?;
         let formation = Formation::new(settings(&arguments.site), stored.identity);
         drop(myself.cast_every(limits::FORMATION_TICK, || MetadataMessage::Tick));
         let (watcher, mut cluster) = (myself.clone(), arguments.site.board.cluster().subscribe());
@@ -299,13 +300,13 @@ impl MetadataState {
     }
 
     fn record(&self, belonging: Belonging) {
-        let (registry, myself) = (Arc::clone(&self.arguments.registry), self.myself.clone());
+        let (registry, myself) = (self.arguments.registry.clone(), self.myself.clone());
         let work = move || {
             let _guard = on_panic({
                 let myself = myself.clone();
                 move || drop(myself.cast(MetadataMessage::Recorded(Err("writing it panicked".to_owned()))))
             });
-            let outcome = record_formation(&registry, &belonging).map(|()| belonging);
+            let outcome = record_formation(&mut registry.lock(), &belonging).map(|()| belonging);
             // A supervisor that is gone reads the registry anew.
             let _ = myself.cast(MetadataMessage::Recorded(outcome));
         };
@@ -415,7 +416,7 @@ impl StoredIdentity {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read(registry: &Registry) -> Result<Option<Self>, ActorError> {
+    pub fn read(registry: &mut Registry) -> Result<Option<Self>, ActorError> {
         let Some(stored) = registry.identity()? else { return Ok(None) };
         Ok(Some(rmp_serde::from_slice(&stored)?))
     }
@@ -424,12 +425,12 @@ impl StoredIdentity {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(&self, registry: &Registry) -> Result<(), ActorError> {
+    pub fn write(&self, registry: &mut Registry) -> Result<(), ActorError> {
         Ok(registry.set_identity(&rmp_serde::to_vec(self)?)?)
     }
 }
 
-fn record_formation(registry: &Registry, belonging: &Belonging) -> Result<(), String> {
+fn record_formation(registry: &mut Registry, belonging: &Belonging) -> Result<(), String> {
     let stored = StoredIdentity::read(registry).map_err(|error| error.to_string())?;
     let mut stored = stored.ok_or("the registry holds no identity")?;
     stored.identity.belongs = Some(belonging.clone());

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use axum::Router;
 use millpond::config::Routing;
 use millpond::routing::Strategy;
-use millpond::storage::registry::Registry;
 use millpond::storage::wal::Wal;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,6 +24,7 @@ use crate::log_writer::{LogWriter, LogWriterArguments};
 use crate::metadata::{Greeting, Metadata, MetadataArguments, MetadataMessage};
 use crate::placer::Placer;
 use crate::query::QueryGate;
+use crate::registry::SharedRegistry;
 use crate::shards::{Shards, ShardsArguments};
 use crate::site::Site;
 use crate::supervision::{
@@ -42,7 +42,7 @@ pub struct NodeArguments {
     /// The WAL, recovered and synced; taken by the first life of the log-writer, which is the only one.
     pub wal: Option<Wal>,
     /// Where the identity is kept.
-    pub registry: Arc<Registry>,
+    pub registry: SharedRegistry,
     /// What this node says of itself.
     pub greeting: watch::Sender<Arc<Greeting>>,
     /// Where the metadata supervisor is reached.
@@ -101,7 +101,7 @@ fn contents(node: NodeArguments) -> Vec<ChildSpec> {
         log_writer(&node.site, node.wal),
         disk_watch(&node.site),
         links(&node.site, node.transport, node.inbound),
-        metadata(&node.site, &node.metadata, Arc::clone(&node.registry), node.greeting),
+        metadata(&node.site, &node.metadata, node.registry.clone(), node.greeting),
         shards(&node.site, node.registry),
         ingest(&node.site, &node.gate),
         node.queries.supervisor(&node.site),
@@ -146,14 +146,14 @@ fn links(site: &Site, transport: Option<Transport>, inbound: Arc<dyn Inbound>) -
 fn metadata(
     site: &Site,
     address: &Address<MetadataMessage>,
-    registry: Arc<Registry>,
+    registry: SharedRegistry,
     greeting: watch::Sender<Arc<Greeting>>,
 ) -> ChildSpec {
     let arguments = MetadataArguments { site: site.clone(), registry, greeting };
     ChildSpec::new(address, Restart::VITAL, move || (Metadata, arguments.clone()))
 }
 
-fn shards(site: &Site, registry: Arc<Registry>) -> ChildSpec {
+fn shards(site: &Site, registry: SharedRegistry) -> ChildSpec {
     let arguments = ShardsArguments { site: site.clone(), registry, writing: Folder::default() };
     ChildSpec::new(&site.tree.seat("shards", Some(ROOT)), Restart::VITAL, move || (Shards, arguments.clone()))
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use millpond::entry::Members;
 use millpond::id::{ReplicaId, ShardId};
 use millpond::storage::registry::Registry;
+use millpond::storage::snapshot::SnapshotError;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -45,7 +46,7 @@ impl Roster {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read(registry: &Registry) -> Result<Self, ActorError> {
+    pub fn read(registry: &mut Registry) -> Result<Self, ActorError> {
         let Some(stored) = registry.roster()? else { return Ok(Self::default()) };
         Ok(rmp_serde::from_slice(&stored)?)
     }
@@ -54,8 +55,8 @@ impl Roster {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(&self, registry: &Registry) -> Result<(), ActorError> {
-        Ok(registry.set_roster(&rmp_serde::to_vec(self)?)?)
+    pub fn write(&self, registry: &mut Registry) -> Result<(), SnapshotError> {
+        registry.set_roster(&rmp_serde::to_vec(self).expect("plain data always encodes"))
     }
 
     /// How a replica stands. Ids rise, so one that is lower than the latest of its group was here before it, or is heard
@@ -105,6 +106,9 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use millpond::storage::disk::Disk;
     use millpond::storage::lossy::LossyDisk;
 
     use super::*;
@@ -129,14 +133,14 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_written() {
-        let registry = Registry::open(&LossyDisk::new(1)).unwrap();
-        assert_eq!(Roster::read(&registry).unwrap(), Roster::default());
+        let mut registry = Registry::open(&(Arc::new(LossyDisk::new(1)) as Arc<dyn Disk>)).unwrap();
+        assert_eq!(Roster::read(&mut registry).unwrap(), Roster::default());
         let mut roster = Roster::default();
         roster.begin(SHARD, ReplicaId(5), &Members::of([ReplicaId(5)], [ReplicaId(6)]));
         roster.begin(ShardId(4), ReplicaId(7), &Members::default());
         roster.bury(ShardId(4), ReplicaId(7));
-        roster.write(&registry).unwrap();
-        let read = Roster::read(&registry).unwrap();
+        roster.write(&mut registry).unwrap();
+        let read = Roster::read(&mut registry).unwrap();
         assert_eq!(read, roster);
         assert_eq!(read.living().collect::<Vec<_>>(), [(SHARD, ReplicaId(5))]);
         assert_eq!(read.gone().collect::<Vec<_>>(), [(ShardId(4), ReplicaId(7))]);

@@ -8,16 +8,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millpond::class::Class;
 use millpond::cluster::Cluster;
 use millpond::entry::Members;
 use millpond::id::{NodeId, ReplicaId, ShardId};
 use millpond::limits;
 use millpond::storage::copy;
-use millpond::storage::registry::Registry;
 
 use crate::board::Standing as SeatStanding;
+use crate::env::End;
 use crate::folder::Folder;
 use crate::log_writer::LogWriterMessage;
+use crate::registry::SharedRegistry;
 use crate::replica::{ReplicaActor, ReplicaArguments, ReplicaMessage};
 use crate::roster::{Roster, Standing};
 use crate::scrubber::scrubber_spec;
@@ -35,8 +37,8 @@ pub enum ShardsMessage {
     ClusterChanged,
     /// Ticks for every replica.
     Tick,
-    /// The roster is durable, or why not.
-    Saved(Result<Roster, String>),
+    /// The roster is durable, or why not, and what to do about it.
+    Saved(Result<Roster, (Class, String)>),
     /// Try to write the roster again.
     SaveAgain,
     /// The files of a replica that is gone are removed, or some are still leased; or why they are not.
@@ -53,7 +55,7 @@ pub struct ShardsArguments {
     /// The node's handles.
     pub site: Site,
     /// Where the roster is kept.
-    pub registry: Arc<Registry>,
+    pub registry: SharedRegistry,
     /// The writing of the roster: one at a time, whichever life of the supervisor wants it.
     pub writing: Folder,
 }
@@ -63,7 +65,7 @@ pub struct ShardsArguments {
 pub struct ShardsState {
     myself: Own<ShardsMessage>,
     site: Site,
-    registry: Arc<Registry>,
+    registry: SharedRegistry,
     writing: Folder,
     children: Children,
     /// As it is on the disk. Nothing is done that is not on it.
@@ -114,7 +116,7 @@ impl Actor for Shards {
         arguments: ShardsArguments,
     ) -> Result<ShardsState, ActorError> {
         let ShardsArguments { site, registry, writing } = arguments;
-        let roster = Roster::read(&registry)?;
+        let roster = Roster::read(&mut registry.lock())?;
         drop(myself.cast_every(limits::TICK * limits::TICKS_AT_ONCE, || ShardsMessage::Tick));
         let (watcher, mut cluster) = (myself.clone(), site.board.cluster().subscribe());
         tokio::spawn(async move {
@@ -220,19 +222,25 @@ impl ShardsState {
 
     fn save(&mut self, next: Roster) {
         self.saving = true;
-        let registry = Arc::clone(&self.registry);
-        let panicked = ShardsMessage::Saved(Err("writing it panicked".to_owned()));
+        let registry = self.registry.clone();
+        let panicked = ShardsMessage::Saved(Err((Class::Fatal, "writing it panicked".to_owned())));
         // Of a supervisor that is gone nothing is written any more: the next one has read the registry anew.
         self.writing.run_for(&self.site.env, &self.myself, panicked, move || {
-            ShardsMessage::Saved(next.write(&registry).map(|()| next).map_err(|error| error.to_string()))
+            let written = next.write(&mut registry.lock()).map(|()| next);
+            ShardsMessage::Saved(written.map_err(|error| (error.class(), error.to_string())))
         });
     }
 
-    /// Nothing is done that is not on the roster, so it may wait until the disk takes it.
-    fn saved(&mut self, outcome: Result<Roster, String>) {
+    /// Nothing is done that is not on the roster, so it may wait until a full disk has room. What is there after any other
+    /// failure nobody knows before it is read again.
+    fn saved(&mut self, outcome: Result<Roster, (Class, String)>) {
         let next = match outcome {
             Ok(next) => next,
-            Err(error) => {
+            Err((Class::Fatal | Class::Refuse, error)) => {
+                self.site.env.halt.halt(End::Log, &format!("the roster cannot be written: {error}"));
+                return;
+            }
+            Err((Class::Retry, error)) => {
                 tracing::warn!(%error, "the roster cannot be written; tried again");
                 drop(self.myself.cast_after(limits::ROSTER_RETRY, ShardsMessage::SaveAgain));
                 return;

@@ -10,12 +10,13 @@
 //! does not know what the values say.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, OpenMode};
+use super::disk::{Disk, DiskFile, OpenMode};
 use super::snapshot::{SnapshotError, create_file, database_on, failed, refused, verified};
 
 const FILE: &str = "meta.redb";
@@ -29,16 +30,21 @@ const COMMITS: usize = 2;
 
 /// The node's `meta.redb`, open for reading and writing. Calls block.
 pub struct Registry {
-    /// There until it is dropped.
+    disk: Arc<dyn Disk>,
+    /// `None` while it is opened again.
     database: Option<Database>,
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let database = self.database.take();
-        // redb tidies up when it is closed, and breaks its assertions on a damaged file. What was read stays true.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+        close(&mut self.database);
     }
+}
+
+/// redb tidies up when it is closed, and breaks its assertions on a damaged file. What was read stays true.
+fn close(database: &mut Option<Database>) {
+    let database = database.take();
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
 impl std::fmt::Debug for Registry {
@@ -49,11 +55,11 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     /// Opens the file, or makes it where there is none.
-    pub fn open(disk: &dyn Disk) -> Result<Self, SnapshotError> {
+    pub fn open(disk: &Arc<dyn Disk>) -> Result<Self, SnapshotError> {
         let file = match disk.open(FILE, OpenMode::ReadWrite) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                create_file(disk, FOLDER, FILE, |database| {
+                create_file(&**disk, FOLDER, FILE, |database| {
                     let transaction = database.begin_write()?;
                     for key in [IDENTITY, ROSTER] {
                         transaction.open_table(BLOBS)?.insert(key, stored(key, &[]).as_slice())?;
@@ -64,37 +70,31 @@ impl Registry {
             }
             Err(error) => return Err(failed("open", FILE)(error)),
         };
-        // redb would make a blank database of it, and the node would forget who it is.
-        if file.is_empty().map_err(failed("measure", FILE))? {
-            return Err(damaged("it is empty"));
-        }
-        // redb trusts its file; a damaged one may break its assertions.
-        let database = catch_unwind(AssertUnwindSafe(|| database_on(file, FILE)))
-            .unwrap_or_else(|_| Err(damaged("redb cannot read it")))?;
-        Ok(Self { database: Some(database) })
+        let database = Some(database_of(file)?);
+        Ok(Self { disk: Arc::clone(disk), database })
     }
 
     /// The identity as it was stored; `None` on a blank node.
-    pub fn identity(&self) -> Result<Option<Bytes>, SnapshotError> {
+    pub fn identity(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         self.value(IDENTITY)
     }
 
     /// Stores the identity, durable when it returns.
-    pub fn set_identity(&self, identity: &[u8]) -> Result<(), SnapshotError> {
+    pub fn set_identity(&mut self, identity: &[u8]) -> Result<(), SnapshotError> {
         self.set(IDENTITY, identity)
     }
 
     /// The roster as it was stored; `None` where no replica has begun.
-    pub fn roster(&self) -> Result<Option<Bytes>, SnapshotError> {
+    pub fn roster(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         self.value(ROSTER)
     }
 
     /// Stores the roster, durable when it returns.
-    pub fn set_roster(&self, roster: &[u8]) -> Result<(), SnapshotError> {
+    pub fn set_roster(&mut self, roster: &[u8]) -> Result<(), SnapshotError> {
         self.set(ROSTER, roster)
     }
 
-    fn value(&self, key: &'static str) -> Result<Option<Bytes>, SnapshotError> {
+    fn value(&mut self, key: &'static str) -> Result<Option<Bytes>, SnapshotError> {
         let stored = self.on("read", |database| {
             let table = database.begin_read()?.open_table(BLOBS)?;
             Ok(table.get(key)?.map(|stored| stored.value().to_vec()))
@@ -103,7 +103,7 @@ impl Registry {
         Ok(Some(value).filter(|value| !value.is_empty()))
     }
 
-    fn set(&self, key: &'static str, value: &[u8]) -> Result<(), SnapshotError> {
+    fn set(&mut self, key: &'static str, value: &[u8]) -> Result<(), SnapshotError> {
         assert!(!value.is_empty(), "an empty value is none");
         for _ in 0..COMMITS {
             self.on("write", |database| {
@@ -116,17 +116,37 @@ impl Registry {
         Ok(())
     }
 
+    /// Works on the database. redb does nothing any more once the disk refused it something, be it only for want of room:
+    /// then it is opened again.
     fn on<T>(
-        &self,
+        &mut self,
         what: &'static str,
-        act: impl FnOnce(&Database) -> Result<T, redb::Error>,
+        act: impl Fn(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, SnapshotError> {
-        let database = self.database.as_ref().expect("it is there until the registry is dropped");
-        match catch_unwind(AssertUnwindSafe(|| act(database))) {
-            Ok(result) => result.map_err(refused(what, FILE)),
-            Err(_) => Err(damaged("redb cannot read it")),
+        let held = &mut self.database;
+        for last in [false, true] {
+            if held.is_none() {
+                *held = Some(database_of(self.disk.open(FILE, OpenMode::ReadWrite).map_err(failed("open", FILE))?)?);
+            }
+            let database = held.as_ref().expect("it was just looked at");
+            match catch_unwind(AssertUnwindSafe(|| act(database))) {
+                Ok(Err(redb::Error::PreviousIo)) if !last => close(held),
+                Ok(result) => return result.map_err(refused(what, FILE)),
+                Err(_) => return Err(damaged("redb cannot read it")),
+            }
         }
+        unreachable!("the second round returns")
     }
+}
+
+/// Opens the database in a file that is there. redb would make a blank one of an empty file, and the node would forget who
+/// it is.
+fn database_of(file: Arc<dyn DiskFile>) -> Result<Database, SnapshotError> {
+    if file.is_empty().map_err(failed("measure", FILE))? {
+        return Err(damaged("it is empty"));
+    }
+    // redb trusts its file; a damaged one may break its assertions.
+    catch_unwind(AssertUnwindSafe(|| database_on(file, FILE))).unwrap_or_else(|_| Err(damaged("redb cannot read it")))
 }
 
 fn damaged(part: &str) -> SnapshotError {
@@ -153,27 +173,46 @@ mod tests {
     use super::*;
     use crate::storage::lossy::LossyDisk;
 
+    fn open(disk: &LossyDisk) -> Result<Registry, SnapshotError> {
+        Registry::open(&(Arc::new(disk.clone()) as Arc<dyn Disk>))
+    }
+
     #[test]
     fn an_identity_outlives_a_crash() {
         let disk = LossyDisk::new(1);
-        let registry = Registry::open(&disk).unwrap();
+        let mut registry = open(&disk).unwrap();
         assert_eq!(registry.identity().unwrap(), None);
         registry.set_identity(b"me").unwrap();
         disk.crash();
         drop(registry);
-        let registry = Registry::open(&disk).unwrap();
+        let mut registry = open(&disk).unwrap();
         assert_eq!(registry.identity().unwrap(), Some(Bytes::from_static(b"me")));
+    }
+
+    #[test]
+    fn what_a_full_disk_refused_is_stored_once_there_is_room() {
+        let disk = LossyDisk::new(9);
+        let mut registry = open(&disk).unwrap();
+        registry.set_identity(b"me").unwrap();
+        disk.set_capacity(0);
+        let large = vec![7; 1 << 20];
+        let refused = registry.set_roster(&large).unwrap_err();
+        assert_eq!(refused.class(), crate::class::Class::Retry, "{refused}");
+        disk.set_capacity(u64::MAX);
+        registry.set_roster(&large).unwrap();
+        assert_eq!(registry.roster().unwrap().as_deref(), Some(&large[..]));
+        assert_eq!(registry.identity().unwrap().as_deref(), Some(&b"me"[..]));
     }
 
     #[test]
     fn an_emptied_file_or_one_of_zeros_is_an_error_not_a_blank_node() {
         let disk = LossyDisk::new(2);
-        drop(Registry::open(&disk).unwrap());
+        drop(open(&disk).unwrap());
         let file = disk.open(FILE, OpenMode::ReadWrite).unwrap();
         file.write_at(0, &[&[0; 4096]]).unwrap();
-        assert!(Registry::open(&disk).and_then(|registry| registry.identity()).is_err());
+        assert!(open(&disk).and_then(|mut registry| registry.identity()).is_err());
         file.set_len(0).unwrap();
-        assert!(matches!(Registry::open(&disk), Err(SnapshotError::Damaged { .. })));
+        assert!(matches!(open(&disk), Err(SnapshotError::Damaged { .. })));
     }
 
     /// More than redb needs for one identity; what asks for more is damage.
@@ -182,7 +221,7 @@ mod tests {
     /// The file of a node that knows who it is: closed, or left as a killed process leaves it.
     fn written(closed: bool) -> Vec<u8> {
         let disk = LossyDisk::new(3);
-        let registry = Registry::open(&disk).unwrap();
+        let mut registry = open(&disk).unwrap();
         registry.set_roster(b"ours").unwrap();
         registry.set_identity(b"me").unwrap();
         if !closed {
@@ -199,8 +238,8 @@ mod tests {
         let disk = LossyDisk::new(4);
         disk.set_capacity(FILE_BYTES_MAX);
         disk.open(FILE, OpenMode::CreateNew).unwrap().write_at(0, &[bytes]).unwrap();
-        match Registry::open(&disk) {
-            Ok(registry) => [registry.identity(), registry.roster()],
+        match open(&disk) {
+            Ok(mut registry) => [registry.identity(), registry.roster()],
             Err(_) => [Err(damaged("all of it")), Err(damaged("all of it"))],
         }
     }
@@ -259,7 +298,7 @@ mod tests {
             let disk = LossyDisk::new(seed);
             disk.power_off_after(after);
             let mut stored = None;
-            if let Ok(registry) = Registry::open(&disk) {
+            if let Ok(mut registry) = open(&disk) {
                 for value in 0..6_u8 {
                     if registry.set_identity(&[value]).is_err() {
                         break;
@@ -268,7 +307,7 @@ mod tests {
                 }
             }
             disk.crash();
-            let registry = Registry::open(&disk).unwrap();
+            let mut registry = open(&disk).unwrap();
             let found = registry.identity().unwrap().map(|identity| identity[0]);
             // A commit that failed may have happened.
             prop_assert!(found >= stored && found <= Some(stored.map_or(0, |value| value + 1)), "{found:?} {stored:?}");
