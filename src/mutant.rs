@@ -109,9 +109,9 @@ pub enum Mutant {
     /// members whose successors are in no log any more. Seen when members changed between two seals, and a replica
     /// starts again, or anew, after the second.
     MembersOfAnotherIndex,
-    /// A move ends as soon as its group is joint, so that the replica that goes is removed while it may still be needed.
-    /// Where more nodes are away meanwhile, the group has no majority of its old voters and stands still. Seen with every
-    /// move that ends in a joint change, by whoever compares the two.
+    /// A node lets a replica go as soon as its move is confirmed, before the group has left the joint configuration in which
+    /// it still counts. Where more nodes are away meanwhile, the group has no majority of its old voters and stands still.
+    /// Seen with every move of a replica whose node lives, by whoever compares the two.
     RemovedWhileJoint,
 }
 

@@ -1,7 +1,7 @@
 //! Who belongs to each group, and what moves: what replicas and nodes tell of it, held against itself. Members are
 //! agreed upon like everything in a log, so that all replicas have the same at the same index; a replica id belongs to
-//! one data folder for ever; a move ends only once its group has left every joint configuration; a node outside the
-//! cluster runs nothing.
+//! one data folder for ever; a move ends only once its group has left every joint configuration, and no replica leaves
+//! its node while it votes; a node outside the cluster runs nothing.
 //!
 //! It is handed what was told, in the order in which it happened, and answers with what is wrong. It does not know who
 //! tells, nor what time it is beyond what it is given.
@@ -123,6 +123,13 @@ impl Groups {
         last.is_some_and(|(_, members)| !members.outgoing.is_empty())
     }
 
+    /// A replica has left its node for good. What is wrong with that.
+    pub fn left(&self, shard: &str, id: u64) -> Option<String> {
+        let (at, last) = self.configurations.get(shard)?.last_key_value()?;
+        let votes = last.voters.contains(&id) || last.outgoing.contains(&id);
+        votes.then(|| format!("placement: replica {id} of {shard} left its node, but votes as of entry {at}: {last:?}"))
+    }
+
     /// Whether any group does.
     pub fn any_joint(&self) -> bool {
         self.configurations.keys().any(|shard| self.is_joint(shard))
@@ -228,6 +235,16 @@ mod tests {
         assert!(wrong.unwrap().starts_with("placement: "));
         groups.began(3, "drain", second(9));
         assert!(groups.cancelled(3) && !groups.cancelled(3) && !groups.cancelled(4));
+    }
+
+    #[test]
+    fn a_replica_that_votes_in_whatever_way_must_not_leave() {
+        let mut groups = Groups::default();
+        groups.members("shard-0", 9, configuration(&[1, 2, 4], &[1, 2, 3], &[5]), "1");
+        assert!(groups.left("shard-0", 3).is_some() && groups.left("shard-0", 4).is_some());
+        assert_eq!((groups.left("shard-0", 5), groups.left("shard-0", 6)), (None, None));
+        groups.members("shard-0", 10, configuration(&[1, 2, 4], &[], &[]), "1");
+        assert_eq!(groups.left("shard-0", 3), None);
     }
 
     #[test]

@@ -195,6 +195,11 @@ impl Observed {
             "members changed" => self.members(fields),
             "a replica begins" => self.begins(fields),
             "snapshot installed" => self.saw("snapshot installed"),
+            "a replica has left this node" => {
+                let (shard, id) = (fields.text("shard").unwrap_or_default(), fields.number("replica").unwrap_or(0));
+                let wrong = self.state().groups.left(&shard, id);
+                self.judged(wrong);
+            }
             "a move began" => self.began(fields),
             "a move ended" => self.move_ended(fields),
             "a move was given up" => self.move_cancelled(fields),

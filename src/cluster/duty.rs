@@ -76,8 +76,12 @@ impl Cluster {
         for placement in self.groups() {
             let shard = placement.shard;
             if let Some(replica) = placement.replicas.get(&node).copied().filter(lives) {
-                let leaves = self.moves.get(&shard).and_then(|under_way| under_way.remove);
+                let under_way = self.moves.get(&shard);
+                let leaves = under_way.and_then(|under_way| under_way.remove);
                 let leaves = leaves.is_some_and(|seat| seat.replica == replica);
+                if mutant!(RemovedWhileJoint) && leaves && under_way.is_some_and(|under_way| under_way.confirmed) {
+                    continue;
+                }
                 duties.insert(shard, if leaves { Duty::Leaving(replica) } else { Duty::Voter(replica) });
             }
         }

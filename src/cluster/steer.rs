@@ -121,11 +121,9 @@ impl Cluster {
 
     /// Whether the members are those that a move is for. Once they are, they stay so until it has ended.
     fn is_carried_out(&self, members: &Members, under_way: &Move) -> bool {
-        let early = mutant!(RemovedWhileJoint);
-        let votes = |id| if early { members.voters.contains(&id) } else { members.votes(id) };
-        (!members.is_joint() || early)
+        !members.is_joint()
             && under_way.add.is_none_or(|seat| members.voters.contains(&seat.replica))
-            && under_way.remove.is_none_or(|seat| !votes(seat.replica))
+            && under_way.remove.is_none_or(|seat| !members.votes(seat.replica))
     }
 }
 

@@ -64,6 +64,10 @@ pub(super) fn draw(seed: u64, nodes: u64, knobs: &Knobs, flips: bool) -> Story {
     teller.busy_ms = teller.dice.between(BUSY_MS.0, BUSY_MS.1);
     teller.spares = teller.dice.between(1, SPARES_MAX);
     teller.spares();
+    if flips {
+        // What is damaged must not travel.
+        teller.tell(Chapter::Moves);
+    }
     for _ in 0..teller.dice.between(1, CHAPTERS_MAX) {
         let chapter = *teller.dice.pick(&CHAPTERS);
         teller.tell(chapter);
