@@ -1,5 +1,6 @@
-//! `millpond demo`: three nodes, real input at full speed, the leader of a shard killed while requests to it are
-//! unanswered, and every acknowledged record read back and compared.
+//! `millpond demo`: a few nodes, real input at full speed, the leader of a shard killed while requests to it are
+//! unanswered, and every acknowledged record read back and compared. With one node more than copies it may stay lost: then
+//! the demo waits until the others hold everything it held.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use millpond_actors::input::{self, Generator, Line};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::human_bytes;
 use super::traffic::{Found, Pressure, Traffic};
+use super::whole::{Glance, Restored, restored};
 
 /// Time for a node to serve after its start.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -31,6 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const IN_TRANSIT: Duration = Duration::from_millis(20);
 /// Time to catch a shard with requests unanswered; at full speed it takes milliseconds.
 const CATCH_WITHIN: Duration = Duration::from_secs(10);
+/// How long a node may be gone before its replicas are given to others, where one is lost for good.
+const GRACE: Duration = Duration::from_secs(5);
+/// Time for every shard to be on three nodes again.
+const RESTORED_WITHIN: Duration = Duration::from_secs(300);
+/// Shards of the cluster.
+const SHARDS: u32 = 16;
+/// Copies of each.
+const COPIES: usize = 3;
 /// Time for a shard to be read back although a leader just changed.
 const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Text of `/var/log` that is taken at most, and that is enough.
@@ -40,23 +50,31 @@ const INPUT_BYTES_MAX: usize = 256 << 20;
 /// Lines that the generator makes where there is no other input.
 const GENERATED_LINES: usize = 50_000;
 
-/// Run three nodes, kill one under load, and prove that nothing acknowledged was lost
+/// Run a few nodes, kill one under load, and prove that nothing acknowledged was lost
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
 Examples:
   millpond demo                                  logs of this machine, else generated ones
   millpond demo --input app.log.zst --seconds 60
+  millpond demo --nodes 4 --lose-node            the node stays lost: the others take over what it held
   millpond demo --keep                           leave the cluster running to look around
 
-Three processes of this binary are started on free ports of 127.0.0.1 with a configuration like cluster-config/three. Half
-way a node that leads a shard is killed with SIGKILL while requests to that shard are unanswered. At the end every
-acknowledged record is read back by its offset and compared byte by byte with what was sent.
+Processes of this binary are started on free ports of 127.0.0.1 with a configuration like cluster-config/three. Half way a
+node that leads a shard is killed with SIGKILL while requests to that shard are unanswered. At the end every acknowledged
+record is read back by its offset and compared byte by byte with what was sent. With --lose-node the killed node never
+comes back: after 5 s its replicas are made anew on the other nodes, under load, before anything is read back.
 
-Exit codes: 0 nothing missing, nothing doubled; 1 anything else.")]
+Exit codes: 0 nothing missing, nothing doubled, with --lose-node nothing under-replicated; 1 anything else.")]
 pub(crate) struct Args {
     /// Lines to send, repeated; plain or NDJSON, also .gz and .zst
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=9))]
+    nodes: u64,
+    /// The killed node is lost for good; there must be a fourth to take its place
+    #[arg(long)]
+    lose_node: bool,
     /// How long to send, at least
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..))]
     seconds: u64,
@@ -84,6 +102,7 @@ struct Folder {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    ensure!(!args.lose_node || args.nodes > 3, "a node can only be lost for good with a fourth: add --nodes 4");
     let folder = make_folder(&args)?;
     let kept = || format!("configuration, data and logs are in {}", folder.path.display());
     let played = tokio::select! {
@@ -133,13 +152,18 @@ fn make_folder(args: &Args) -> Result<Folder> {
 async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
     let lines = find_input(args)?;
     let client = Client::new(ATTEMPT);
-    let plan = Plan::three(std::env::current_exe().context("finding this executable")?, folder.to_owned());
-    println!("starting three nodes in {}", folder.display());
+    let executable = std::env::current_exe().context("finding this executable")?;
+    let cluster_settings =
+        if args.lose_node { format!("rehome_after = \"{}s\"\n", GRACE.as_secs()) } else { String::new() };
+    let plan =
+        Plan { nodes: args.nodes, shards: SHARDS, cluster_settings, ..Plan::three(executable, folder.to_owned()) };
+    println!("starting {} nodes in {}", args.nodes, folder.display());
     let mut cluster = LocalCluster::start(&plan, &client, READY_WITHIN).await?;
     show_tree(&cluster.nodes[0].url);
 
     let traffic = Traffic::learn(lines, client.clone(), cluster.urls()).await?;
-    let pressure = Pressure { writers_per_shard: 2, request_bytes: 256 << 10, patience: PATIENCE };
+    let pressure =
+        Pressure { writers_per_shard: 2, request_bytes: 256 << 10, patience: PATIENCE, bytes_per_second: None };
     let began = Instant::now();
     let mut writers = traffic.start(pressure);
     let half = Duration::from_secs(args.seconds) / 2;
@@ -151,20 +175,58 @@ async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
     bar.suspend(|| {
         println!("killed node {node}, leader of shard {shard}, with {unanswered} requests to that shard unanswered")
     });
-    send_until(&traffic, &mut writers, &bar, began, began + half * 2).await?;
-    traffic.stop();
-    while let Some(writer) = writers.join_next().await {
-        writer.context("a writer")??;
+    if args.lose_node {
+        let restored = rehome(&cluster, &traffic, &mut writers, &client, &bar).await?;
+        let (after, took) = (restored.began - kill.at, restored.ended - restored.began);
+        let (after, took, moves) = (after.as_secs_f64(), took.as_secs_f64(), restored.moves);
+        bar.suspend(|| {
+            println!("node {node} was given up after {after:.1} s; {moves} replicas were made anew in {took:.1} s, under load")
+        });
     }
+    send_until(&traffic, &mut writers, &bar, began, began + half * 2).await?;
+    traffic.finish(writers).await?;
     let took = began.elapsed();
     bar.finish_and_clear();
 
     let found = read_back(&traffic, &client, &cluster, kill.node).await?;
-    cluster.node(kill.node).start()?;
-    wait_ready(cluster.node(kill.node), &client, READY_WITHIN).await?;
-    println!("started node {} again: it serves", kill.node);
-    let good = summarize(&traffic, &found, &kill, took, &cluster);
+    let mut under_replicated = None;
+    if args.lose_node {
+        let glance = Glance::take(&client, &living(&cluster), SHARDS, COPIES).await?;
+        under_replicated = Some(glance.under_replicated);
+    } else {
+        cluster.node(kill.node).start()?;
+        wait_ready(cluster.node(kill.node), &client, READY_WITHIN).await?;
+        println!("started node {} again: it serves", kill.node);
+    }
+    let good = summarize(&traffic, &found, &kill, took, &cluster, under_replicated);
     Ok((good, cluster))
+}
+
+fn living(cluster: &LocalCluster) -> Vec<String> {
+    cluster.nodes.iter().filter(|node| node.is_running()).map(|node| node.url.clone()).collect()
+}
+
+/// Waits, under load, until every shard is on three living nodes, and shows how far the moves are.
+async fn rehome(
+    cluster: &LocalCluster,
+    traffic: &Traffic,
+    writers: &mut JoinSet<Result<()>>,
+    client: &Client,
+    bar: &ProgressBar,
+) -> Result<Restored> {
+    let mut shown = BTreeSet::new();
+    let look = |glance: &Glance| {
+        while let Some(writer) = writers.try_join_next() {
+            writer.context("a writer")??;
+        }
+        for under_way in glance.moves.iter().filter(|under_way| shown.insert(under_way.id)) {
+            let to = under_way.to.ok_or_else(|| anyhow!("a replica is taken away and none is made"))?;
+            bar.suspend(|| println!("  {} is copied to node {to}", under_way.shard));
+        }
+        bar.set_message(format!("{} acknowledged; {}", human_bytes(traffic.acknowledged_bytes()), glance.words()));
+        Ok(())
+    };
+    restored(client, &living(cluster), SHARDS, RESTORED_WITHIN, look).await
 }
 
 fn find_input(args: &Args) -> Result<Vec<Line>> {
@@ -334,10 +396,18 @@ async fn read_back(traffic: &Traffic, client: &Client, cluster: &LocalCluster, k
     Ok(counting.finish())
 }
 
-fn summarize(traffic: &Traffic, found: &Found, kill: &Kill, took: Duration, cluster: &LocalCluster) -> bool {
+fn summarize(
+    traffic: &Traffic,
+    found: &Found,
+    kill: &Kill,
+    took: Duration,
+    cluster: &LocalCluster,
+    under_replicated: Option<usize>,
+) -> bool {
     let totals = traffic.totals();
+    let after = kill.at..Instant::now();
     let longest = |of: &mut dyn Iterator<Item = u32>| {
-        of.filter_map(|shard| Some((traffic.longest_pause(shard, kill.at)?, shard))).max()
+        of.filter_map(|shard| Some((traffic.longest_pause(shard, &after)?, shard))).max()
     };
     let seconds = |pause: Option<(Duration, u32)>| {
         pause.map_or_else(
@@ -360,14 +430,15 @@ fn summarize(traffic: &Traffic, found: &Found, kill: &Kill, took: Duration, clus
     println!("unanswered    {} requests to shard {} when node {} was killed", kill.unanswered, kill.shard, kill.node);
     println!("writes paused {} on the {} shards that node {} led", seconds(paused), kill.led.len(), kill.node);
     println!("              {} on the other shards", seconds(others));
-    println!("search at     {}", cluster.nodes[0].url);
+    println!("search at     {}", living(cluster).first().map_or("", String::as_str));
     if found.altered > 0 {
         println!("altered       {} records", found.altered);
         found.shown.iter().for_each(|shown| println!("  {shown}"));
     }
-    println!("missing {} doubled {}", found.missing, found.doubled);
+    let short = under_replicated.map_or_else(String::new, |shards| format!(" under-replicated {shards}"));
+    println!("missing {} doubled {}{short}", found.missing, found.doubled);
     let all = totals.sent == totals.acknowledged && found.found == totals.acknowledged;
-    all && found.missing == 0 && found.doubled == 0 && found.altered == 0
+    under_replicated.unwrap_or(0) == 0 && all && found.missing == 0 && found.doubled == 0 && found.altered == 0
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub(crate) mod status;
 pub(crate) mod tail;
 mod traffic;
 pub(crate) mod tree;
+mod whole;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -52,6 +53,11 @@ fn default_nodes() -> Vec<String> {
 }
 
 impl NodesArgs {
+    /// These nodes.
+    pub(crate) fn of(nodes: Vec<String>) -> Self {
+        Self { nodes }
+    }
+
     /// The addresses, with a scheme and without a slash at the end.
     pub(crate) fn urls(&self) -> Vec<String> {
         let normal = |url: &String| {

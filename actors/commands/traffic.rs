@@ -6,6 +6,7 @@
 //! few bytes per request and one byte per record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,10 +14,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use millpond_actors::input::Line;
-use millpond_actors::load::{self, Client, Pusher, StreamBody};
+use millpond_actors::load::{self, Acknowledged, Client, Pusher, StreamBody};
 use millpond_actors::observe::RecordView;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{now, selector};
 
@@ -58,10 +59,21 @@ struct Ledger {
     next: u64,
     /// Requests without an answer: `base` to shard.
     unanswered: BTreeMap<u64, u32>,
-    /// When requests of a shard were acknowledged, and when the attempt began that was.
-    acknowledged_at: BTreeMap<u32, Vec<(Instant, Instant)>>,
+    /// By shard, in order of time.
+    acknowledged: BTreeMap<u32, Vec<Acknowledgement>>,
     line_bytes: u64,
     attempts_again: u64,
+}
+
+/// One request that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledgement {
+    at: Instant,
+    /// When the request was to be sent.
+    due: Instant,
+    /// When the attempt began that was answered.
+    attempt_began: Instant,
+    attempts: u32,
 }
 
 /// Load on a cluster. Cheap to clone.
@@ -90,6 +102,16 @@ pub(crate) struct Pressure {
     pub(crate) request_bytes: usize,
     /// How long a request is tried before the run fails.
     pub(crate) patience: Duration,
+    /// Raw bytes of all writers in a second; as many as they can where it is none.
+    pub(crate) bytes_per_second: Option<u64>,
+}
+
+impl Pressure {
+    /// The time between two requests of one of so many writers.
+    fn pause(&self, writers: usize) -> Option<Duration> {
+        let rate = self.bytes_per_second? as f64 / writers as f64;
+        Some(Duration::from_secs_f64(self.request_bytes as f64 / rate))
+    }
 }
 
 /// Sums of a run.
@@ -162,12 +184,16 @@ impl Traffic {
 
     /// Starts the writers; they run until [`Traffic::stop`].
     pub(crate) fn start(&self, pressure: Pressure) -> JoinSet<Result<()>> {
-        let mut writers = JoinSet::new();
-        for shard in self.shards() {
-            for writer in 0..pressure.writers_per_shard {
-                let traffic = self.clone();
-                writers.spawn(async move { traffic.write(shard, writer, pressure).await });
-            }
+        self.shared.stop.store(false, Ordering::Relaxed);
+        let (mut writers, shards) = (JoinSet::new(), self.shards());
+        let (count, began) = (shards.len() * pressure.writers_per_shard, Instant::now());
+        let pause = pressure.pause(count);
+        let seats = shards.iter().flat_map(|shard| (0..pressure.writers_per_shard).map(|writer| (*shard, writer)));
+        for (at, (shard, writer)) in seats.enumerate() {
+            let traffic = self.clone();
+            // Spread over the pause, so that they do not all send at once.
+            let first = began + pause.unwrap_or_default().mul_f64(at as f64 / count as f64);
+            writers.spawn(async move { traffic.write(shard, writer, pressure, first, pause).await });
         }
         writers
     }
@@ -177,15 +203,42 @@ impl Traffic {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
 
-    async fn write(&self, shard: u32, writer: usize, pressure: Pressure) -> Result<()> {
+    /// Stops the writers and waits for them.
+    ///
+    /// # Errors
+    /// Where one of them failed.
+    pub(crate) async fn finish(&self, mut writers: JoinSet<Result<()>>) -> Result<()> {
+        self.stop();
+        while let Some(writer) = writers.join_next().await {
+            writer.context("a writer")??;
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        shard: u32,
+        writer: usize,
+        pressure: Pressure,
+        first: Instant,
+        pause: Option<Duration>,
+    ) -> Result<()> {
+        let mut next = first;
         let shared = &self.shared;
         let own: Vec<usize> = (0..shared.streams.len()).filter(|at| shared.streams[*at].shard == shard).collect();
         let at = shard as usize + writer;
         let mut pusher = Pusher::new(shared.client.clone(), shared.nodes.clone(), at, pressure.patience);
         for turn in writer.. {
+            if let Some(pause) = pause {
+                sleep_until(next).await;
+                next += pause;
+            } else {
+                next = Instant::now();
+            }
             if shared.stop.load(Ordering::Relaxed) {
                 break;
             }
+            let due = pause.map_or(next, |pause| next - pause);
             let stream = own[turn % own.len()];
             let count = self.lines_for(stream, pressure.request_bytes);
             let request = self.ledger().begin(&shared.streams[stream], stream, count);
@@ -195,7 +248,9 @@ impl Traffic {
             ledger.end(request.base, answer.is_ok());
             let acknowledged = answer.with_context(|| format!("a request to shard {shard}"))?;
             ledger.attempts_again += u64::from(acknowledged.attempts - 1);
-            ledger.acknowledged_at.entry(shard).or_default().push((Instant::now(), acknowledged.attempt_began));
+            let Acknowledged { attempts, attempt_began, .. } = acknowledged;
+            let of_shard = ledger.acknowledged.entry(shard).or_default();
+            of_shard.push(Acknowledgement { at: Instant::now(), due, attempt_began, attempts });
             let bytes: usize = (0..count).map(|row| shared.line(&request, row).text.len()).sum();
             ledger.line_bytes += bytes as u64;
             shared.acknowledged_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -229,18 +284,34 @@ impl Traffic {
         self.ledger().unanswered.iter().filter(|(_, of)| **of == shard).map(|(base, _)| *base).collect()
     }
 
-    /// The longest time without an acknowledgement on one shard, of the spans that end after `from`.
-    pub(crate) fn longest_pause(&self, shard: u32, from: Instant) -> Option<Duration> {
+    /// The longest time without an acknowledgement on one shard, of the spans that end within `span`.
+    pub(crate) fn longest_pause(&self, shard: u32, span: &Range<Instant>) -> Option<Duration> {
         let ledger = self.ledger();
-        let times = ledger.acknowledged_at.get(&shard)?;
-        times.windows(2).filter(|pair| pair[1].0 >= from).map(|pair| pair[1].0 - pair[0].0).max()
+        let times = ledger.acknowledged.get(&shard)?;
+        times.windows(2).filter(|pair| span.contains(&pair[1].at)).map(|pair| pair[1].at - pair[0].at).max()
+    }
+
+    /// How long the requests took that were acknowledged within `span`, from when they were to be sent; ascending.
+    pub(crate) fn latencies(&self, span: &Range<Instant>) -> Vec<Duration> {
+        let ledger = self.ledger();
+        let within = ledger.acknowledged.values().flatten().filter(|of| span.contains(&of.at));
+        let mut latencies: Vec<Duration> = within.map(|of| of.at - of.due).collect();
+        latencies.sort_unstable();
+        latencies
+    }
+
+    /// The most attempts that a request took which was acknowledged within `span`.
+    pub(crate) fn most_attempts(&self, span: &Range<Instant>) -> u32 {
+        let ledger = self.ledger();
+        let within = ledger.acknowledged.values().flatten().filter(|of| span.contains(&of.at));
+        within.map(|of| of.attempts).max().unwrap_or(0)
     }
 
     /// When the first request of a shard was acknowledged of those whose attempt began after `from`.
     pub(crate) fn resumed_at(&self, shard: u32, from: Instant) -> Option<Instant> {
         let ledger = self.ledger();
-        let times = ledger.acknowledged_at.get(&shard)?;
-        times.iter().filter(|(_, began)| *began > from).map(|(at, _)| *at).min()
+        let times = ledger.acknowledged.get(&shard)?;
+        times.iter().filter(|of| of.attempt_began > from).map(|of| of.at).min()
     }
 
     /// The sums so far.
@@ -458,6 +529,34 @@ mod tests {
         traffic.ledger().end(request.base, true);
         assert!(traffic.unanswered(0).is_empty());
         assert_eq!(traffic.totals().acknowledged, 3);
+    }
+
+    #[test]
+    fn pauses_latencies_and_attempts_are_those_of_the_span() {
+        let (traffic, began) = (traffic(), Instant::now());
+        let at = |millis| began + Duration::from_millis(millis);
+        let acknowledged = [(10, 5, 1), (40, 20, 3), (50, 45, 1), (90, 70, 2)];
+        let acknowledged = acknowledged.map(|(ack, due, attempts)| Acknowledgement {
+            at: at(ack),
+            due: at(due),
+            attempt_began: at(ack - 1),
+            attempts,
+        });
+        traffic.ledger().acknowledged.insert(4, acknowledged.to_vec());
+        let span = at(45)..at(100);
+        assert_eq!(traffic.longest_pause(4, &span), Some(Duration::from_millis(40)));
+        assert_eq!(traffic.longest_pause(4, &(at(0)..at(45))), Some(Duration::from_millis(30)));
+        assert_eq!(traffic.latencies(&span), [5, 20].map(Duration::from_millis));
+        assert_eq!((traffic.most_attempts(&span), traffic.most_attempts(&(at(0)..at(45)))), (2, 3));
+        assert_eq!(traffic.resumed_at(4, at(45)), Some(at(50)));
+    }
+
+    #[test]
+    fn a_pace_is_shared_by_all_writers() {
+        let patience = Duration::from_secs(1);
+        let paced = Pressure { writers_per_shard: 1, request_bytes: 1_000, patience, bytes_per_second: Some(4_000) };
+        assert_eq!(paced.pause(16), Some(Duration::from_secs(4)));
+        assert_eq!(Pressure { bytes_per_second: None, ..paced }.pause(16), None);
     }
 
     #[test]

@@ -37,7 +37,12 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
     let client = Client::new(ATTEMPT);
     let mut cluster = start(&scratch, 3, 16, &client).await?;
     let traffic = Traffic::learn(lines, client.clone(), cluster.urls()).await?;
-    let mut writers = traffic.start(Pressure { writers_per_shard: 1, request_bytes: 16 << 10, patience: PATIENCE });
+    let mut writers = traffic.start(Pressure {
+        writers_per_shard: 1,
+        request_bytes: 16 << 10,
+        patience: PATIENCE,
+        bytes_per_second: None,
+    });
     let (mut worst, mut every) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
         sleep(WARM).await;

@@ -1,10 +1,14 @@
 //! `millpond bench`: the project's own load tool. Every bench prints the machine, the data, the figures, and beside them
 //! the baselines measured in the same run.
 
+mod drain;
 mod failover;
+mod fill;
+mod filled;
 mod idle;
 mod ingest;
 mod query;
+mod rehome;
 mod report;
 mod wal;
 
@@ -40,6 +44,8 @@ Examples:
   millpond bench ingest                              one node, 1 GB of generated lines in 1 MiB pushes
   millpond bench ingest --nodes 3 --bytes 2GB --input app.log.zst
   millpond bench failover --json                     ten kills of a leader
+  millpond bench rehome --fill 2GiB                  lose one of four nodes
+  millpond bench fill --sealed 10GiB --wal 256MiB    restart a node that holds much
   millpond bench idle
 
 Nodes are child processes on free ports of 127.0.0.1. Run a release build; the load shares the machine with the nodes, but
@@ -61,6 +67,12 @@ enum Bench {
     Failover(failover::Args),
     /// What nodes cost that do nothing
     Idle(idle::Args),
+    /// A node lost for good: how fast its replicas are made anew
+    Rehome(rehome::Args),
+    /// Time until a node is ready that holds much
+    Fill(fill::Args),
+    /// For how long writes pause while a node is emptied
+    Drain(drain::Args),
 }
 
 /// What every bench takes.
@@ -84,6 +96,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Bench::Wal(args) => (wal::run(&args)?, args.common.json),
         Bench::Failover(args) => (failover::run(&args).await?, args.common.json),
         Bench::Idle(args) => (idle::run(&args).await?, args.common.json),
+        Bench::Rehome(args) => (rehome::run(&args).await?, args.common.json),
+        Bench::Fill(args) => (fill::run(&args).await?, args.common.json),
+        Bench::Drain(args) => (drain::run(&args).await?, args.common.json),
     };
     if json {
         println!("{}", report.json());

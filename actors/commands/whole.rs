@@ -1,0 +1,164 @@
+//! Whether a cluster of local processes is whole: every shard on as many nodes as it should be, all of them alive and up to
+//! date, and nothing on its way. The demo and the benchmarks wait for it.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use millpond::consensus::Role;
+use millpond::id::{NodeId, ShardId};
+use millpond_actors::board::{Follower, Standing};
+use millpond_actors::listeners::http::nodes::{ClusterReport, MoveReport};
+use millpond_actors::load::Client;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+
+/// What a look at the cluster found.
+#[derive(Clone, Debug)]
+pub(crate) struct Glance {
+    /// The moves under way, as the first node that answers sees them.
+    pub(crate) moves: Vec<MoveReport>,
+    /// Shards that no living node leads, or that fewer living replicas follow closely than should.
+    pub(crate) under_replicated: usize,
+}
+
+/// How a cluster came to be whole again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restored {
+    /// When the first move was seen.
+    pub(crate) began: Instant,
+    /// When it was whole and no move was left.
+    pub(crate) ended: Instant,
+    /// Moves that were seen.
+    pub(crate) moves: usize,
+}
+
+impl Glance {
+    /// Looks at the nodes that live.
+    ///
+    /// # Errors
+    /// Where one of them does not answer as it should.
+    pub(crate) async fn take(client: &Client, urls: &[String], shards: u32, copies: usize) -> Result<Self> {
+        let mut standings: Vec<Standing> = Vec::new();
+        let mut seen: Option<ClusterReport> = None;
+        for url in urls {
+            standings.extend(get::<Vec<Standing>>(client, &format!("{url}/api/v1/replicas")).await?);
+            if seen.is_none() {
+                seen = Some(get(client, &format!("{url}/api/v1/nodes")).await?);
+            }
+        }
+        let Some(ClusterReport { moves, .. }) = seen else { bail!("there is no node to ask") };
+        let short = (0..shards).filter(|shard| copies_of(ShardId(*shard), &standings) < copies);
+        Ok(Self { moves, under_replicated: short.count() })
+    }
+
+    /// Whether nothing is missing and nothing is on its way.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.moves.is_empty() && self.under_replicated == 0
+    }
+
+    /// What is under way, in one line.
+    pub(crate) fn words(&self) -> String {
+        let shown = self.moves.iter().map(|MoveReport { shard, to, stage, .. }| {
+            let to = to.map_or_else(|| "no node".to_owned(), |to: NodeId| format!("node {to}"));
+            format!("{shard} to {to}: {stage}")
+        });
+        let shown: Vec<String> = shown.collect();
+        format!("{} shards under-replicated, {} moves: {}", self.under_replicated, shown.len(), shown.join("; "))
+    }
+}
+
+/// Living replicas of a shard, as its leader sees them; of two that say they lead it, the one with the later term.
+fn copies_of(shard: ShardId, standings: &[Standing]) -> usize {
+    let led = standings.iter().filter(|standing| standing.shard == shard && standing.role == Role::Leader);
+    let follows = |follower: &&Follower| follower.active && follower.caught_up && !follower.learner;
+    led.max_by_key(|standing| standing.term).map_or(0, |led| 1 + led.followers.iter().filter(follows).count())
+}
+
+/// Waits until moves were seen and none is left, and every shard has its copies; `look` sees each glance. A look that
+/// fails is followed by another.
+///
+/// # Errors
+/// Where it takes longer than `patience`, or `look` refuses to wait on.
+pub(crate) async fn restored(
+    client: &Client,
+    urls: &[String],
+    shards: u32,
+    patience: Duration,
+    mut look: impl FnMut(&Glance) -> Result<()>,
+) -> Result<Restored> {
+    let (started, mut began) = (Instant::now(), None);
+    let (mut moves, mut last) = (std::collections::BTreeSet::new(), "nothing was seen".to_owned());
+    while started.elapsed() < patience {
+        match Glance::take(client, urls, shards, COPIES).await {
+            Ok(glance) => {
+                look(&glance)?;
+                moves.extend(glance.moves.iter().map(|under_way| under_way.id));
+                let now = Instant::now();
+                let began = began.or_else(|| (!moves.is_empty()).then_some(now)).inspect(|at| began = Some(*at));
+                if let Some(began) = began.filter(|_| glance.is_whole()) {
+                    return Ok(Restored { began, ended: now, moves: moves.len() });
+                }
+                last = glance.words();
+            }
+            Err(error) => last = format!("{error:#}"),
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    bail!("the cluster was not whole again within {patience:?}: {last}")
+}
+
+/// Copies of each shard in a cluster of three nodes or more.
+const COPIES: usize = 3;
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// One answer, read as JSON.
+///
+/// # Errors
+/// Where the node does not answer as it should.
+pub(crate) async fn get<T: DeserializeOwned>(client: &Client, url: &str) -> Result<T> {
+    let answer = client.get(url).await?;
+    if !answer.status.is_success() {
+        bail!("{url}: {}: {}", answer.status, answer.text());
+    }
+    Ok(serde_json::from_slice(&answer.body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond::id::{Index, ReplicaId, Term};
+
+    use super::*;
+
+    fn led(term: u64, followers: &[(bool, bool, bool)]) -> Standing {
+        let follower = |&(active, caught_up, learner): &(bool, bool, bool)| Follower {
+            replica: ReplicaId(2),
+            learner,
+            caught_up,
+            node: NodeId(2),
+            matched: Index(7),
+            active,
+            needs_snapshot: false,
+        };
+        let followers = followers.iter().map(follower).collect();
+        Standing { role: Role::Leader, term: Term(term), followers, ..Standing::unknown(ShardId(3)) }
+    }
+
+    #[test]
+    fn only_living_voters_that_follow_closely_count_as_copies() {
+        let shard = ShardId(3);
+        assert_eq!(copies_of(shard, &[]), 0);
+        assert_eq!(copies_of(shard, &[Standing::unknown(shard)]), 0);
+        assert_eq!(copies_of(shard, &[led(1, &[(true, true, false), (true, true, false)])]), 3);
+        let lame = [(false, true, false), (true, false, false), (true, true, true), (true, true, false)];
+        assert_eq!(copies_of(shard, &[led(1, &lame)]), 2);
+    }
+
+    #[test]
+    fn a_leader_of_an_earlier_term_is_not_asked() {
+        let of = [led(4, &[(true, true, false)]), led(3, &[(true, true, false), (true, true, false)])];
+        assert_eq!(copies_of(ShardId(3), &of), 2);
+        let glance = Glance { moves: Vec::new(), under_replicated: 1 };
+        assert!(!glance.is_whole() && glance.words().starts_with("1 shards under-replicated"));
+    }
+}
