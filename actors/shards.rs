@@ -419,6 +419,7 @@ pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
             board: site.board.clone(),
             env: site.env.clone(),
             metrics: site.metrics.clone(),
+            transfers: site.transfers.clone(),
         };
         (ReplicaActor, arguments)
     })

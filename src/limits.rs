@@ -399,8 +399,11 @@ pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 pub const TRANSFER_CHUNK_BYTES: usize = FRAME_BYTES_MAX;
 /// Pieces of one copy that were asked for and are not on the disk yet.
 pub const TRANSFER_CHUNKS_IN_FLIGHT: usize = 2;
-/// What one node copies from others in a second, all shards together: a quarter of a gigabit link.
+/// What one node copies from others in a second, all shards together, and again what it serves, while it stores records:
+/// a quarter of a gigabit link. While it stores none nothing waits for a copy, and there is no such bound.
 pub const TRANSFER_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+/// How long after its last record a node counts as storing none.
+pub const TRANSFER_ALONE_AFTER: Duration = Duration::from_secs(1);
 /// What may be copied at once after a pause, above that.
 pub const TRANSFER_BURST_BYTES: u64 = MIB as u64;
 /// Shards that one node copies at once; the others wait.
@@ -563,6 +566,10 @@ const _: () = assert!(TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_
 const _: () = assert!(
     TRANSFERS_RUNNING_MAX * TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES)
         <= LINK_QUEUE_BYTES_MAX / 4
+);
+const _: () = assert!(
+    (NODES_MAX * TRANSFERS_RUNNING_MAX * TRANSFER_CHUNKS_IN_FLIGHT * TRANSFER_CHUNK_BYTES) as u64
+        <= TRANSFER_BYTES_PER_SECOND * TRANSFER_CHUNK_DEADLINE.as_secs() / 2
 );
 const _: () = assert!(TRANSFER_SEGMENTS_MAX * 100 < MESSAGE_BYTES_MAX);
 const _: () = assert!(TRANSFER_LEASE.as_millis() > TRANSFER_MANIFEST_DEADLINE.as_millis());

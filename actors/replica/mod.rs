@@ -42,6 +42,7 @@ use crate::sealer::SealerMessage;
 use crate::shards::Group;
 use crate::snapshotter::SnapshotterMessage;
 use crate::supervision::{Actor, ActorError, Address, Own};
+use crate::transfer::Transfers;
 use crate::transfer::fetcher::FetcherMessage;
 
 /// What a replica does.
@@ -191,6 +192,8 @@ pub struct ReplicaArguments {
     pub env: Env,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Copies, which make room for records.
+    pub transfers: Transfers,
 }
 
 /// The state of a replica.
@@ -488,6 +491,9 @@ impl ReplicaState {
         if ingests && full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);
             return Ok(());
+        }
+        if self.arguments.group.shard != ShardId::METADATA {
+            self.arguments.transfers.stores();
         }
         let payload = machine.stamp(payload, self.now());
         let ticket = self.ticket();

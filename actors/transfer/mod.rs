@@ -2,8 +2,9 @@
 //!
 //! `fetcher` makes a copy for one group; `source` serves those that other nodes make from here. [`Transfers`] lives as long
 //! as the node: the leases of what others copy, how much is read for them at once, how many copies run, how many bytes
-//! they may ask for in a second, and how many scrubbers may read through. Its locks are held for a look at a few numbers, and for the removal of a file, so
-//! that one cannot be leased and removed at the same time.
+//! are copied and served in a second beside the records that the node stores, and how many scrubbers may read through. Its
+//! locks are held for a look at a few numbers, and for the removal of a file, so that one cannot be leased and removed at
+//! the same time.
 
 pub mod fetcher;
 pub mod source;
@@ -32,6 +33,7 @@ struct Shared {
     began: Instant,
     leases: Mutex<Leases>,
     pace: Mutex<Pace>,
+    serving: Mutex<Pace>,
     scrubbing: Mutex<Pace>,
     reads: Arc<Semaphore>,
     places: Arc<Semaphore>,
@@ -42,12 +44,13 @@ impl Transfers {
     /// Those of a life of a node, in which nothing is leased yet.
     #[must_use]
     pub fn new(boot: Boot) -> Self {
-        let pace = Pace::new(limits::TRANSFER_BYTES_PER_SECOND, limits::TRANSFER_BURST_BYTES);
+        let pace = Pace::beside_records(limits::TRANSFER_BYTES_PER_SECOND, limits::TRANSFER_BURST_BYTES);
         let scrubbing = Pace::new(limits::SCRUB_BYTES_PER_SECOND, limits::SCRUB_PIECE_BYTES as u64);
         let shared = Shared {
             began: Instant::now(),
             leases: Mutex::new(Leases::new(boot.0)),
             pace: Mutex::new(pace),
+            serving: Mutex::new(pace),
             scrubbing: Mutex::new(scrubbing),
             reads: Arc::new(Semaphore::new(limits::TRANSFER_READS_MAX)),
             places: Arc::new(Semaphore::new(limits::TRANSFERS_RUNNING_MAX)),
@@ -77,16 +80,27 @@ impl Transfers {
         self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes note that this node stores a record.
+    pub fn stores(&self) {
+        let now = self.now();
+        for pace in [&self.shared.pace, &self.shared.serving] {
+            lock(pace).stores(now);
+        }
+    }
+
     /// How long to wait before a piece of so many bytes is asked for.
     pub(crate) fn reserve(&self, bytes: u64) -> Duration {
-        let now = self.now();
-        self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner).reserve(now, bytes)
+        lock(&self.shared.pace).reserve(self.now(), bytes)
+    }
+
+    /// How long to wait before a piece of so many bytes is read for another node.
+    fn reserve_serving(&self, bytes: u64) -> Duration {
+        lock(&self.shared.serving).reserve(self.now(), bytes)
     }
 
     /// How long to wait before so many bytes of a file are read through.
     pub(crate) fn reserve_scrub(&self, bytes: u64) -> Duration {
-        let now = self.now();
-        self.shared.scrubbing.lock().unwrap_or_else(PoisonError::into_inner).reserve(now, bytes)
+        lock(&self.shared.scrubbing).reserve(self.now(), bytes)
     }
 
     /// Room to read for other nodes.
@@ -103,6 +117,10 @@ impl Transfers {
     pub(crate) fn places(&self) -> Arc<Semaphore> {
         Arc::clone(&self.shared.places)
     }
+}
+
+fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A disk that keeps what is leased.

@@ -25,10 +25,23 @@ pub fn manifest(site: &Site, from: NodeId, body: Bytes, answer: Answer) {
     run(site, answer, move || read_manifest(&here, from, &body));
 }
 
-/// Answers with a piece of a file that the node that asks has a lease of.
+/// Answers with a piece of a file that the node that asks has a lease of, at the node's pace: whoever asks waits for a
+/// handful of pieces at once, so few are held back here.
 pub fn chunk(site: &Site, from: NodeId, body: Bytes, answer: Answer) {
-    let here = site.clone();
-    run(site, answer, move || read_chunk(&here, from, &body));
+    let length = ChunkRequest::decode(&body).ok().flatten().map_or(0, |request| u64::from(request.length));
+    let (here, wait) = (site.clone(), site.transfers.reserve_serving(length));
+    let serve = move || {
+        let site = here.clone();
+        run(&site, answer, move || read_chunk(&here, from, &body));
+    };
+    if wait.is_zero() {
+        serve();
+    } else {
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            serve();
+        });
+    }
 }
 
 fn run(site: &Site, answer: Answer, work: impl FnOnce() -> Result<Bytes, Refusal> + Send + 'static) {

@@ -200,7 +200,15 @@ async fn a_snapshot_travels_from_one_node_to_another_at_the_node_s_pace() {
     let (source, target) = pair().await;
     store(&source.disk, 40, &[100, 600_000, 8 << 20]);
     let began = Instant::now();
+    let transfers = target.site.transfers.clone();
+    let writer = tokio::spawn(async move {
+        loop {
+            transfers.stores();
+            tokio::time::sleep(limits::TRANSFER_ALONE_AFTER / 2).await;
+        }
+    });
     let arrived = fetch(&target, 40, &[TARGET, NodeId(9), SOURCE]).await.unwrap().unwrap();
+    writer.abort();
     assert_eq!((arrived.position.index, &arrived.conf[..]), (Index(40), &b"conf"[..]));
     target.disk.crash();
     assert_eq!(whole(&target.disk), Some(Index(40)));
@@ -214,9 +222,27 @@ async fn a_snapshot_travels_from_one_node_to_another_at_the_node_s_pace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_stores_records_holds_the_copy_to_its_pace_and_an_idle_one_does_not() {
+    let (source, target) = pair().await;
+    store(&source.disk, 40, &[8 << 20]);
+    let began = Instant::now();
+    source.site.transfers.stores();
+    fetch(&target, 40, &[SOURCE]).await.unwrap().unwrap();
+    let (held, bytes) = (began.elapsed(), source.disk.used_bytes());
+    let least = (bytes - limits::TRANSFER_BURST_BYTES) * 1_000 / limits::TRANSFER_BYTES_PER_SECOND;
+    assert!(held >= Duration::from_millis(least), "{bytes} bytes in {held:?}");
+    tokio::time::sleep(limits::TRANSFER_ALONE_AFTER).await;
+    store(&source.disk, 50, &[8 << 20, 8 << 20]);
+    let began = Instant::now();
+    fetch(&target, 50, &[SOURCE]).await.unwrap().unwrap();
+    assert!(began.elapsed() < held, "{:?} where it was {held:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fetcher_that_is_restarted_says_so_and_goes_on_with_what_it_has() {
     let (source, target) = pair().await;
     store(&source.disk, 40, &[3 << 20, 3 << 20]);
+    target.site.transfers.stores();
     let interrupted = fetch(&target, 40, &[SOURCE]);
     while target.disk.used_bytes() < 4 << 20 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -252,6 +278,7 @@ async fn a_copy_that_cannot_be_made_says_why() {
 async fn a_newer_copy_that_is_asked_for_meanwhile_follows() {
     let (source, target) = pair().await;
     store(&source.disk, 40, &[3 << 20]);
+    target.site.transfers.stores();
     let first = fetch(&target, 40, &[SOURCE]);
     while target.disk.used_bytes() < 1 << 20 {
         tokio::time::sleep(Duration::from_millis(1)).await;
