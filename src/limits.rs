@@ -177,9 +177,10 @@ pub const NODES_EVER_MAX: usize = 1_024;
 /// A node's zone.
 pub const ZONE_BYTES_MAX: usize = 63;
 /// Moves under way in the cluster: enough to keep the disks of a few nodes busy, few enough to end soon.
-pub const MOVES_MAX: usize = 8;
-/// Moves under way onto one node; more would share its disk and end no sooner.
-pub const MOVES_PER_NODE_MAX: usize = 2;
+pub const MOVES_MAX: usize = 16;
+/// Moves under way onto one node: while some copy, others agree on members, which takes as long as a small copy. More
+/// would share its disk and end no sooner.
+pub const MOVES_PER_NODE_MAX: usize = TRANSFERS_RUNNING_MAX;
 /// How many replicas more than another a node holds before one is moved: with one less it would be moved back.
 pub const REBALANCE_REPLICAS_APART: usize = 2;
 /// By how many bytes a move must bring two nodes closer to each other; below that the copy costs more than it helps.
@@ -241,6 +242,8 @@ pub const FORMATION_TICK: Duration = Duration::from_millis(250);
 pub const GOVERN_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks of the placer at where leaders and replicas are: a move takes a handful of them.
 pub const PLACER_TICK: Duration = Duration::from_secs(1);
+/// The same while replicas move, of which several looks are waited for one after the other.
+pub const PLACER_TICK_MOVING: Duration = Duration::from_millis(250);
 /// For how long what a node reported of itself is planned by.
 pub const NODE_REPORT_LIFE: Duration = Duration::from_millis(3_500);
 /// First and longest wait between dials.
@@ -538,6 +541,7 @@ const _: () = assert!(UNCOMMITTED_BYTES_MAX >= APPEND_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_MAX as usize + APPEND_ENTRIES_MAX * 32 < MESSAGE_BYTES_MAX);
 const _: () = assert!(READ_TICKS_MAX as u128 * TICK.as_millis() <= UNAVAILABLE_AFTER.as_millis());
 const _: () = assert!(MOVES_PER_NODE_MAX <= MOVES_MAX && NODES_MAX <= NODES_EVER_MAX);
+const _: () = assert!(PLACER_TICK.as_millis().is_multiple_of(PLACER_TICK_MOVING.as_millis()));
 const _: () = assert!(REBALANCE_REPLICAS_APART >= 2);
 const _: () = assert!(METADATA_VOTERS_MAX >= 3 && METADATA_VOTERS_MAX <= NODES_MAX);
 const _: () = assert!(

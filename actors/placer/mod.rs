@@ -43,6 +43,9 @@ pub enum PlacerMessage {
     Asked(PlanReply),
 }
 
+/// Ticks of which one alone is acted on while nothing moves.
+const TICKS_AT_REST: u32 = (limits::PLACER_TICK.as_millis() / limits::PLACER_TICK_MOVING.as_millis()) as u32;
+
 /// Who asks for the plan. Dropped, it says that there is none.
 #[derive(Debug)]
 pub enum PlanReply {
@@ -98,6 +101,7 @@ pub struct PlacerState {
     reports: BTreeMap<NodeId, (Instant, NodeReport)>,
     /// Since when nodes have been gone.
     gone: BTreeMap<NodeId, Instant>,
+    ticks: u32,
 }
 
 impl Actor for Placer {
@@ -106,8 +110,8 @@ impl Actor for Placer {
     type State = PlacerState;
 
     async fn pre_start(&self, myself: &Own<PlacerMessage>, site: Site) -> Result<PlacerState, ActorError> {
-        drop(myself.cast_every(limits::PLACER_TICK, || PlacerMessage::Tick));
-        Ok(PlacerState { myself: myself.clone(), site, reports: BTreeMap::new(), gone: BTreeMap::new() })
+        drop(myself.cast_every(limits::PLACER_TICK_MOVING, || PlacerMessage::Tick));
+        Ok(PlacerState { myself: myself.clone(), site, reports: BTreeMap::new(), gone: BTreeMap::new(), ticks: 0 })
     }
 
     async fn handle(
@@ -127,8 +131,13 @@ impl Actor for Placer {
 
 impl PlacerState {
     fn tick(&mut self) {
-        spread_leaders(&self.site);
+        self.ticks = self.ticks.wrapping_add(1);
         let cluster = self.site.board.cluster().borrow().clone();
+        if self.ticks.is_multiple_of(TICKS_AT_REST) {
+            spread_leaders(&self.site);
+        } else if cluster.moves().is_empty() {
+            return;
+        }
         if !self.plans(&cluster) {
             self.reports.clear();
             self.gone.clear();

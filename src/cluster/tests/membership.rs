@@ -177,16 +177,18 @@ fn only_so_many_moves_are_under_way_at_once() {
     let nodes = members(9).into_keys().collect();
     let map = plan_initial(&nodes, 18, 1, &mut cluster.replica_ids());
     apply(&mut cluster, &Command::PlaceShards { map });
-    begun(&mut cluster, 0, Some(9), None);
-    begun(&mut cluster, 1, Some(9), None);
-    let third = begin(&cluster, 2, Some(9), None);
     let moves = limits::MOVES_PER_NODE_MAX;
-    assert_eq!(refused(&mut cluster, &third), CommandRefusal::NodeBusy { node: NodeId(9), moves });
-    for shard in 2..8 {
-        begun(&mut cluster, shard, Some(u64::from(shard)), None);
+    let (of_one, of_all) = (u32::try_from(moves).unwrap(), u32::try_from(limits::MOVES_MAX).unwrap());
+    for shard in 0..of_one {
+        begun(&mut cluster, shard, Some(9), None);
     }
-    let ninth = begin(&cluster, 10, Some(8), None);
-    assert_eq!(refused(&mut cluster, &ninth), CommandRefusal::MovesFull { moves: limits::MOVES_MAX });
+    let another = begin(&cluster, of_one, Some(9), None);
+    assert_eq!(refused(&mut cluster, &another), CommandRefusal::NodeBusy { node: NodeId(9), moves });
+    for shard in of_one..of_all {
+        begun(&mut cluster, shard, Some(u64::from(4 + shard % 5)), None);
+    }
+    let another = begin(&cluster, of_all, Some(7), None);
+    assert_eq!(refused(&mut cluster, &another), CommandRefusal::MovesFull { moves: limits::MOVES_MAX });
 }
 
 #[test]
