@@ -1,11 +1,13 @@
 //! Whether a cluster of local processes is whole: every shard on as many nodes as it should be, all of them alive and up to
 //! date, and nothing on its way. The demo and the benchmarks wait for it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use millpond::consensus::Role;
 use millpond::id::{NodeId, ShardId};
+use millpond::limits;
 use millpond_actors::board::{Follower, Standing};
 use millpond_actors::listeners::http::nodes::{ClusterReport, MoveReport};
 use millpond_actors::load::Client;
@@ -38,16 +40,15 @@ impl Glance {
     /// # Errors
     /// Where one of them does not answer as it should.
     pub(crate) async fn take(client: &Client, urls: &[String], shards: u32, copies: usize) -> Result<Self> {
-        let mut standings: Vec<Standing> = Vec::new();
-        let mut seen: Option<ClusterReport> = None;
+        let (mut standings, mut living, mut moves) = (Vec::<Standing>::new(), BTreeSet::new(), None);
         for url in urls {
             standings.extend(get::<Vec<Standing>>(client, &format!("{url}/api/v1/replicas")).await?);
-            if seen.is_none() {
-                seen = Some(get(client, &format!("{url}/api/v1/nodes")).await?);
-            }
+            let seen: ClusterReport = get(client, &format!("{url}/api/v1/nodes")).await?;
+            living.insert(seen.seen_from);
+            moves.get_or_insert(seen.moves);
         }
-        let Some(ClusterReport { moves, .. }) = seen else { bail!("there is no node to ask") };
-        let short = (0..shards).filter(|shard| copies_of(ShardId(*shard), &standings) < copies);
+        let Some(moves) = moves else { bail!("there is no node to ask") };
+        let short = (0..shards).filter(|shard| copies_of(ShardId(*shard), &standings, &living) < copies);
         Ok(Self { moves, under_replicated: short.count() })
     }
 
@@ -67,11 +68,16 @@ impl Glance {
     }
 }
 
-/// Living replicas of a shard, as its leader sees them; of two that say they lead it, the one with the later term.
-fn copies_of(shard: ShardId, standings: &[Standing]) -> usize {
+/// Replicas of a shard on nodes that live, voting and as far as their leader but for what is on its way; of two that say
+/// they lead it, the one with the later term.
+fn copies_of(shard: ShardId, standings: &[Standing], living: &BTreeSet<NodeId>) -> usize {
     let led = standings.iter().filter(|standing| standing.shard == shard && standing.role == Role::Leader);
-    let follows = |follower: &&Follower| follower.active && follower.caught_up && !follower.learner;
-    led.max_by_key(|standing| standing.term).map_or(0, |led| 1 + led.followers.iter().filter(follows).count())
+    let Some(led) = led.max_by_key(|standing| standing.term) else { return 0 };
+    let close = led.committed.0.saturating_sub(limits::CAUGHT_UP_ENTRIES);
+    let follows = |follower: &&Follower| {
+        !follower.learner && !follower.needs_snapshot && follower.matched.0 >= close && living.contains(&follower.node)
+    };
+    1 + led.followers.iter().filter(follows).count()
 }
 
 /// Waits until moves were seen and none is left, and every shard has its copies; `look` sees each glance. A look that
@@ -87,7 +93,7 @@ pub(crate) async fn restored(
     mut look: impl FnMut(&Glance) -> Result<()>,
 ) -> Result<Restored> {
     let (started, mut began) = (Instant::now(), None);
-    let (mut moves, mut last) = (std::collections::BTreeSet::new(), "nothing was seen".to_owned());
+    let (mut moves, mut last) = (BTreeSet::new(), "nothing was seen".to_owned());
     while started.elapsed() < patience {
         match Glance::take(client, urls, shards, COPIES).await {
             Ok(glance) => {
@@ -130,34 +136,42 @@ mod tests {
 
     use super::*;
 
-    fn led(term: u64, followers: &[(bool, bool, bool)]) -> Standing {
-        let follower = |&(active, caught_up, learner): &(bool, bool, bool)| Follower {
-            replica: ReplicaId(2),
+    /// Led by a node, with followers on nodes from 2 on that vote or learn and have so much of 1,000 entries.
+    fn led(term: u64, followers: &[(bool, u64)]) -> Standing {
+        let follower = |(node, &(learner, matched)): (u64, &(bool, u64))| Follower {
+            replica: ReplicaId(node),
             learner,
-            caught_up,
-            node: NodeId(2),
-            matched: Index(7),
-            active,
+            caught_up: false,
+            node: NodeId(node),
+            matched: Index(matched),
+            active: true,
             needs_snapshot: false,
         };
-        let followers = followers.iter().map(follower).collect();
-        Standing { role: Role::Leader, term: Term(term), followers, ..Standing::unknown(ShardId(3)) }
+        let followers = (2..).zip(followers).map(follower).collect();
+        let (term, committed) = (Term(term), Index(1_000));
+        Standing { role: Role::Leader, term, committed, followers, ..Standing::unknown(SHARD) }
+    }
+
+    const SHARD: ShardId = ShardId(3);
+
+    fn living(nodes: &[u64]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().map(NodeId).collect()
     }
 
     #[test]
     fn only_living_voters_that_follow_closely_count_as_copies() {
-        let shard = ShardId(3);
-        assert_eq!(copies_of(shard, &[]), 0);
-        assert_eq!(copies_of(shard, &[Standing::unknown(shard)]), 0);
-        assert_eq!(copies_of(shard, &[led(1, &[(true, true, false), (true, true, false)])]), 3);
-        let lame = [(false, true, false), (true, false, false), (true, true, true), (true, true, false)];
-        assert_eq!(copies_of(shard, &[led(1, &lame)]), 2);
+        assert_eq!(copies_of(SHARD, &[], &living(&[1, 2, 3])), 0);
+        assert_eq!(copies_of(SHARD, &[Standing::unknown(SHARD)], &living(&[1, 2, 3])), 0);
+        let both = [led(1, &[(false, 1_000), (false, 900)])];
+        assert_eq!([copies_of(SHARD, &both, &living(&[1, 2, 3])), copies_of(SHARD, &both, &living(&[1, 2]))], [3, 2]);
+        let lame = [led(1, &[(true, 1_000), (false, 700)])];
+        assert_eq!(copies_of(SHARD, &lame, &living(&[1, 2, 3])), 1);
     }
 
     #[test]
     fn a_leader_of_an_earlier_term_is_not_asked() {
-        let of = [led(4, &[(true, true, false)]), led(3, &[(true, true, false), (true, true, false)])];
-        assert_eq!(copies_of(ShardId(3), &of), 2);
+        let of = [led(4, &[(false, 1_000)]), led(3, &[(false, 1_000), (false, 1_000)])];
+        assert_eq!(copies_of(SHARD, &of, &living(&[1, 2, 3])), 2);
         let glance = Glance { moves: Vec::new(), under_replicated: 1 };
         assert!(!glance.is_whole() && glance.words().starts_with("1 shards under-replicated"));
     }
