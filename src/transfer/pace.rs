@@ -1,6 +1,6 @@
-//! What a node copies in a second: so much while it stores records, so that they never wait for copies, and as much as it
-//! can while it stores none. It is told the time and answers how long to wait; it never refuses, so its callers bound how
-//! much waits.
+//! What a node copies or reads through in a second: so much at all times, or only while it stores records, so that they
+//! never wait for copies. It is told the time and answers how long to wait; it never refuses, so its callers bound how much
+//! waits.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ pub struct Pace {
     burst: Duration,
     /// When everything that was let through is paid for.
     paid: Duration,
-    /// Until when records count as being stored.
-    shared_until: Duration,
+    /// Until when records count as being stored, and nothing passes freely; none: it never does.
+    held_until: Option<Duration>,
 }
 
 impl Pace {
@@ -26,21 +26,29 @@ impl Pace {
     #[must_use]
     pub fn new(bytes_per_second: u64, burst_bytes: u64) -> Self {
         assert!(bytes_per_second > 0, "a pace of nothing never ends");
-        let mut pace =
-            Self { bytes_per_second, burst: Duration::ZERO, paid: Duration::ZERO, shared_until: Duration::ZERO };
+        let mut pace = Self { bytes_per_second, burst: Duration::ZERO, paid: Duration::ZERO, held_until: None };
         pace.burst = pace.cost(burst_bytes);
         pace
     }
 
+    /// One that holds back only while records are stored.
+    ///
+    /// # Panics
+    /// Where nothing would ever pass then.
+    #[must_use]
+    pub fn beside_records(bytes_per_second: u64, burst_bytes: u64) -> Self {
+        Self { held_until: Some(Duration::ZERO), ..Self::new(bytes_per_second, burst_bytes) }
+    }
+
     /// Takes note that a record is stored.
     pub fn stores(&mut self, now: Duration) {
-        self.shared_until = self.shared_until.max(now + TRANSFER_ALONE_AFTER);
+        self.held_until = self.held_until.map(|until| until.max(now + TRANSFER_ALONE_AFTER));
     }
 
     /// How long to wait before so many bytes may be asked for. The bytes count as asked for then. `now` is the time since
     /// any fixed start; one before an earlier one only makes callers wait.
     pub fn reserve(&mut self, now: Duration, bytes: u64) -> Duration {
-        if now >= self.shared_until {
+        if self.held_until.is_some_and(|until| now >= until) {
             return Duration::ZERO;
         }
         let from = self.paid.max(now.saturating_sub(self.burst));
@@ -60,13 +68,6 @@ mod tests {
 
     use super::*;
 
-    /// At its rate for as long as the tests last.
-    fn shared(bytes_per_second: u64, burst_bytes: u64) -> Pace {
-        let mut pace = Pace::new(bytes_per_second, burst_bytes);
-        pace.stores(Duration::from_secs(1_000));
-        pace
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -74,7 +75,7 @@ mod tests {
         fn no_span_of_time_lets_more_through_than_its_share_and_the_burst(
             asks in prop::collection::vec((0..500_u64, 1..200_u64), 1..60),
         ) {
-            let mut pace = shared(1_000, 300);
+            let mut pace = Pace::new(1_000, 300);
             let mut now = Duration::ZERO;
             let mut passed: Vec<(Duration, u64)> = Vec::new();
             for (pause, bytes) in asks {
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_steady_copy_is_held_to_the_rate_and_not_below() {
-        let mut pace = shared(1_000, 0);
+        let mut pace = Pace::new(1_000, 0);
         let mut now = Duration::from_secs(5);
         for _ in 0..100 {
             now += pace.reserve(now, 50);
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_held_to_the_rate_only_while_records_are_stored() {
-        let (mut pace, second) = (Pace::new(1_000, 0), Duration::from_secs(1));
+        let (mut pace, second) = (Pace::beside_records(1_000, 0), Duration::from_secs(1));
         assert_eq!([pace.reserve(second, 90_000), pace.reserve(second, 90_000)], [Duration::ZERO; 2]);
         pace.stores(second);
         assert_eq!([pace.reserve(second, 500), pace.reserve(second, 500)], [Duration::ZERO, second / 2]);
