@@ -468,8 +468,10 @@ impl ReplicaState {
             self.advance(Event::Tick)?;
         }
         // What an entry or an election changes is published at once; the rest, as who answers, may be a second old.
+        // Who plans a move waits for how far its replica follows.
         self.ticks += 1;
-        if self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
+        let moves = self.arguments.board.cluster().borrow().moves().contains_key(&self.arguments.group.shard);
+        if moves || self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
             self.publish();
         }
         self.steer()
