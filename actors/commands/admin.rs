@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
-use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport};
+use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport, MoveReport};
 use millpond_actors::load::Client;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -44,6 +44,12 @@ pub(crate) async fn cluster(nodes: &NodesArgs) -> Result<ClusterReport> {
 pub(crate) fn member(cluster: &ClusterReport, node: u64) -> Result<&MemberReport> {
     let found = cluster.nodes.iter().find(|member| member.node.0 == node);
     found.ok_or_else(|| anyhow!("node {node} is no member of the cluster, as node {} sees it", cluster.seen_from))
+}
+
+/// A move under way and how far it is, in one line.
+pub(crate) fn move_words(MoveReport { id, shard, from, to, why, stage }: &MoveReport) -> String {
+    let place = |what: &str, node: &Option<_>| node.map_or(String::new(), |node| format!(" {what} node {node}"));
+    format!("move {id} of {shard}{}{} ({why}): {stage}", place("from", from), place("to", to))
 }
 
 /// What a look at the cluster came to, in words.

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport, NodeReport};
 use serde_json::json;
 
-use super::admin::{Look, cluster, member, post, table, told, wait};
+use super::admin::{Look, cluster, member, move_words, post, table, told, wait};
 use super::{NodesArgs, Paint, ask, default_nodes};
 
 /// How long a node may take to follow its cluster once it belongs to it.
@@ -172,13 +172,7 @@ fn lines(cluster: &ClusterReport) -> Vec<(String, Option<&'static str>)> {
         let reason = member.reason.iter().map(|reason| (format!("node {}: {reason}", member.node), Some("error")));
         lines.extend(reason);
     }
-    for under_way in &cluster.moves {
-        let place = |what: &str, node: Option<_>| node.map_or(String::new(), |node| format!(" {what} node {node}"));
-        let (from, to) = (place("from", under_way.from), place("to", under_way.to));
-        let line =
-            format!("move {} of {}{from}{to} ({}): {}", under_way.id, under_way.shard, under_way.why, under_way.stage);
-        lines.push((line, None));
-    }
+    lines.extend(cluster.moves.iter().map(|under_way| (move_words(under_way), None)));
     lines
 }
 

@@ -8,12 +8,14 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use millpond_actors::backup::report::BackupReport;
 use millpond_actors::board::{Fill, Mark};
+use millpond_actors::listeners::http::nodes::MoveReport;
 use millpond_actors::listeners::http::ops::{SpaceReport, StatusReport};
 use millpond_actors::moment;
 
+use super::admin::{cluster, move_words};
 use super::{NodesArgs, Paint, ask};
 
-/// Show whether a node is ready, which shards it leads, and what is wrong
+/// Show whether a node is ready, which shards it leads, what moves, and what is wrong
 #[derive(ClapArgs, Debug)]
 #[command(after_help = r#"Examples:
   millpond status
@@ -34,12 +36,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        print!("{}", lines(&status, Paint::stdout()));
+        let moves = cluster(&args.nodes).await?.moves;
+        print!("{}", lines(&status, &moves, Paint::stdout()));
     }
     Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn lines(status: &StatusReport, paint: Paint) -> String {
+fn lines(status: &StatusReport, moves: &[MoveReport], paint: Paint) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.
@@ -70,6 +73,9 @@ fn lines(status: &StatusReport, paint: Paint) -> String {
     line("restarts", &status.restarts.to_string());
     if let Some(said) = backup(&status.backup) {
         line("backup", &said);
+    }
+    for under_way in moves {
+        line("moves", &move_words(under_way));
     }
     for part in status.parts.iter().filter(|part| part.last_reason.is_some()) {
         let reason = part.last_reason.as_deref().unwrap_or_default();
