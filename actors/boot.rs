@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use millpond::class::Class;
-use millpond::cluster::{Formation, Identity};
+use millpond::cluster::{Build, Formation, Identity};
 use millpond::config::Config;
 use millpond::id::{Boot, NodeId, ShardId, StoreId};
 use millpond::limits;
@@ -147,11 +147,11 @@ impl Running {
     }
 }
 
-/// Starts the node that the configuration describes.
+/// Starts the node that the configuration describes, as of this build.
 ///
 /// # Errors
 /// What is missing or damaged, and what to do about it.
-pub async fn boot(config: Config) -> Result<Running, BootError> {
+pub async fn boot(config: Config, build: Build) -> Result<Running, BootError> {
     let (clock, random) = (Arc::new(MachineClock), Arc::new(MachineRandom));
     let socket = listen(&config).await?;
     let (folder, draws) = (config.node.data.clone(), [random.draw(), random.draw(), random.draw()]);
@@ -164,7 +164,8 @@ pub async fn boot(config: Config) -> Result<Running, BootError> {
     });
     let (disk, store) = opened.await.map_err(|error| BootError::Actors(error.to_string()))??;
     let boot = store.identity.boot;
-    let handles = Handles::new(&config, boot, Arc::clone(&clock) as Arc<dyn Clock>);
+    let clocked = Arc::clone(&clock) as Arc<dyn Clock>;
+    let handles = Handles { build, ..Handles::new(&config, boot, clocked) };
     let transport = config.node.peer.map(|listen| {
         let transport = TransportConfig {
             node,
@@ -194,6 +195,8 @@ pub struct Handles {
     pub board: Board,
     /// The other nodes.
     pub links: Links,
+    /// What the node says that it runs.
+    pub build: Build,
 }
 
 impl Handles {
@@ -205,7 +208,7 @@ impl Handles {
         let tree = TreeHandle::new(identity, clock, config.node.fault_injection);
         let board = Board::new(node, config.cluster.shards, &tree);
         let links = Links::new(node, &tree, &peers_of(config), now);
-        Self { tree, board, links }
+        Self { tree, board, links, build: Build::default() }
     }
 }
 
@@ -226,7 +229,8 @@ pub async fn start(
     transport: Option<Transport>,
     socket: Option<TcpListener>,
 ) -> Result<Running, ActorError> {
-    let Handles { tree, board, links } = handles;
+    let Handles { tree, board, links, build } = handles;
+    let build = Arc::new(build);
     let metrics = Arc::new(Metrics::new(tree.clone(), survey(board.clone(), links.clone(), Arc::clone(&env.disk))));
     if config.node.insecure {
         metrics.insecure();
@@ -237,6 +241,7 @@ pub async fn start(
     let identity = store.identity.identity.store;
     let site = Site {
         config: Arc::new(config),
+        build,
         store: identity,
         folders: Folders::default(),
         env,
@@ -248,7 +253,7 @@ pub async fn start(
         transfers,
     };
     let formation = Formation::new(metadata::settings(&site), store.identity.identity);
-    let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot)));
+    let greeting = watch::Sender::new(Arc::new(Greeting::new(formation, site.env.boot, Arc::clone(&site.build))));
     let metadata = site.tree.seat("metadata", Some(ROOT));
     let in_flight = site.config.node.memory_bytes.0 / limits::MEMORY_IN_FLIGHT_PART;
     let in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
@@ -292,6 +297,7 @@ fn routes(
         tree: site.tree.clone(),
         metrics: Arc::clone(&site.metrics),
         config: Arc::clone(&site.config),
+        build: Arc::clone(&site.build),
         space: Box::new(move || space(&of_space)),
         ready: Box::new(move || match said.borrow().waits() {
             Some(waits) => Err(waits.why.clone()),

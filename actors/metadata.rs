@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millpond::cluster::{
-    Belonging, Command, Decision, Enrolled, Fingerprint, Formation, Hello, HelloRefusal, Identity, Member, Outside,
-    Settings,
+    Belonging, Build, Command, Decision, Enrolled, Fingerprint, Formation, Hello, HelloRefusal, Identity, Member,
+    Outside, Settings,
 };
 use millpond::config::KeyPrint;
 use millpond::consensus::Role;
@@ -70,6 +70,7 @@ impl Leadership {
 pub struct Greeting {
     formation: Formation,
     boot: Boot,
+    build: Arc<Build>,
     waits: Option<Waits>,
 }
 
@@ -84,8 +85,8 @@ pub struct Waits {
 
 impl Greeting {
     /// Of this life of the node.
-    pub fn new(formation: Formation, boot: Boot) -> Self {
-        Self { formation, boot, waits: None }
+    pub fn new(formation: Formation, boot: Boot, build: Arc<Build>) -> Self {
+        Self { formation, boot, build, waits: None }
     }
 
     /// The cluster that it belongs to.
@@ -98,19 +99,24 @@ impl Greeting {
         self.waits.as_ref()
     }
 
-    /// The bytes of this node's hello.
+    /// The bytes of this node's hello: two MessagePack values, the build and what such a build says. The first is never
+    /// changed, so that builds which cannot read each other's second can say so.
     pub fn ours(&self, leadership: &Leadership) -> Bytes {
-        rmp_serde::to_vec(&(self.formation.hello(self.boot), leadership)).expect("plain data always encodes").into()
+        let mut bytes = rmp_serde::to_vec(&*self.build).expect("plain data always encodes");
+        let said = (self.formation.hello(self.boot), leadership);
+        rmp_serde::encode::write(&mut bytes, &said).expect("plain data always encodes");
+        bytes.into()
     }
 
     /// Reads a peer's hello.
     ///
     /// # Errors
-    /// It cannot be read, or comes from another node than it says.
-    pub fn read(&self, from: NodeId, bytes: &[u8]) -> Result<(Hello, Leadership), String> {
-        let read = rmp_serde::from_slice(bytes);
-        let (hello, leadership): (Hello, Leadership) =
-            read.map_err(|error| format!("its hello cannot be read: {error}"))?;
+    /// Its build and this one cannot be in one cluster, it cannot be read, or comes from another node than it says.
+    pub fn read(&self, from: NodeId, mut bytes: &[u8]) -> Result<(Hello, Leadership), String> {
+        let unread = |error: rmp_serde::decode::Error| format!("its hello cannot be read: {error}");
+        let build: Build = rmp_serde::from_read(&mut bytes).map_err(unread)?;
+        self.build.judge(from, &build).map_err(|why| why.to_string())?;
+        let (hello, leadership): (Hello, Leadership) = rmp_serde::from_slice(bytes).map_err(unread)?;
         if hello.node == from {
             Ok((hello, leadership))
         } else {
@@ -269,8 +275,9 @@ impl MetadataState {
         let told = self.published.iter().map(|(node, enrolled)| (*node, enrolled.address.clone()));
         self.arguments.site.links.hear_of(told.filter(|(_, address)| !address.is_empty()).collect());
         let waits = if let Phase::Waiting(waits) = &self.phase { waits.clone() } else { None };
-        let (formation, boot) = (self.formation.clone(), self.arguments.site.env.boot);
-        self.arguments.greeting.send_replace(Arc::new(Greeting { formation, boot, waits }));
+        let (formation, site) = (self.formation.clone(), &self.arguments.site);
+        let greeting = Greeting { waits, ..Greeting::new(formation, site.env.boot, Arc::clone(&site.build)) };
+        self.arguments.greeting.send_replace(Arc::new(greeting));
     }
 
     fn missing(&self, missing: &[NodeId], refused: &[(NodeId, HelloRefusal)]) -> Waits {
@@ -439,6 +446,8 @@ fn record_formation(registry: &mut Registry, belonging: &Belonging) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use millpond::cluster::Versions;
+
     use super::*;
 
     #[test]
@@ -449,6 +458,31 @@ mod tests {
         let wiped = outside_words(&Outside { recorded: Some(StoreId(6)), ..new }, "10.0.0.4:3100");
         assert!(wiped.contains("`millpond node replace http://10.0.0.4:3100 --to "), "{wiped}");
         assert!(wiped.contains(&StoreId(6).to_string()), "{wiped}");
+    }
+
+    fn greeting(node: u64, build: Build) -> Greeting {
+        let settings = Settings {
+            node: NodeId(node),
+            initial: [NodeId(1), NodeId(2)].into(),
+            fingerprint: Fingerprint::default(),
+        };
+        let identity = Identity { store: StoreId(u128::from(node)), node: NodeId(node), belongs: None };
+        Greeting::new(Formation::new(settings, identity), Boot(1), Arc::new(build))
+    }
+
+    #[test]
+    fn a_hello_is_read_by_a_build_that_understands_it_and_refused_by_name_by_another() {
+        let leadership = Leadership::new(true, 5, [ShardId(0)]);
+        let next = Build { version: "7.0.0".to_owned(), ..Build::default() };
+        let hello = greeting(2, next.clone()).ours(&leadership);
+        let (read, said) = greeting(1, Build::default()).read(NodeId(2), &hello).unwrap();
+        assert_eq!((read.node, said), (NodeId(2), leadership.clone()));
+        let later = Versions { oldest: 90, newest: 91 };
+        let mut hello = greeting(2, Build { protocol: later, ..next }).ours(&leadership).to_vec();
+        // What follows the build is of a form that nobody here has seen.
+        hello.truncate(hello.len() - 7);
+        let refused = greeting(1, Build::default()).read(NodeId(2), &hello).unwrap_err();
+        assert!(refused.contains("7.0.0 with protocol 90 to 91"), "{refused}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millpond::cluster::Build;
 use millpond::config::Config;
 use millpond::id::StoreId;
 
@@ -20,6 +21,8 @@ use crate::tree::TreeHandle;
 pub struct Site {
     /// What the operator chose.
     pub config: Arc<Config>,
+    /// What the node runs.
+    pub build: Arc<Build>,
     /// This node's data folder.
     pub store: StoreId,
     /// The folders of the groups that this node has replicas of.

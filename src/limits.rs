@@ -193,6 +193,8 @@ pub const REHOME_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(2), D
 pub const FINGERPRINT_KEYS_MAX: usize = 32;
 /// The name of such a setting.
 pub const FINGERPRINT_KEY_BYTES_MAX: usize = 32;
+/// The version number of a build that a peer says it runs.
+pub const BUILD_VERSION_BYTES_MAX: usize = 64;
 
 // Between nodes.
 
@@ -545,7 +547,10 @@ const _: () = assert!(PLACER_TICK.as_millis().is_multiple_of(PLACER_TICK_MOVING.
 const _: () = assert!(REBALANCE_REPLICAS_APART >= 2);
 const _: () = assert!(METADATA_VOTERS_MAX >= 3 && METADATA_VOTERS_MAX <= NODES_MAX);
 const _: () = assert!(
-    NODES_MAX * (96 + ADDRESS_BYTES_MAX) + FINGERPRINT_KEYS_MAX * (FINGERPRINT_KEY_BYTES_MAX + 16) < HELLO_BYTES_MAX
+    NODES_MAX * (96 + ADDRESS_BYTES_MAX)
+        + FINGERPRINT_KEYS_MAX * (FINGERPRINT_KEY_BYTES_MAX + 16)
+        + 2 * BUILD_VERSION_BYTES_MAX
+        < HELLO_BYTES_MAX
 );
 const _: () = assert!(GOVERN_DEADLINE.as_millis() > 4 * ELECTION_TICKS as u128 * TICK.as_millis());
 const _: () = assert!(REHOME_AFTER_BOUNDS.0.as_millis() > LINK_SUSPECT_AFTER.as_millis());

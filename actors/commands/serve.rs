@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use millpond::class::Class;
+use millpond::cluster::Build;
 use millpond::config::{Config, LogFormat, NodeFile};
 use millpond::id::NodeId;
 use millpond_actors::boot::{self, BootError};
@@ -108,7 +109,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // Asked for before the node runs, so that no signal finds the default action.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut running = match boot::boot(config).await {
+    let mut running = match boot::boot(config, Build::default()).await {
         Ok(running) => running,
         Err(error) => return Ok(failed(&error)),
     };

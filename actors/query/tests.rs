@@ -87,6 +87,7 @@ impl World {
             knobs: Knobs::default(),
         };
         let site = Site {
+            build: Arc::default(),
             config: Arc::new(Config::single()),
             store: StoreId(1),
             folders: Folders::default(),

@@ -108,6 +108,7 @@ async fn node(node: NodeId, peer: NodeId, wire: &Arc<Wire>, actors: fn(&Site) ->
         knobs: Knobs::default(),
     };
     let site = Site {
+        build: Arc::default(),
         config: Arc::new(Config::single()),
         store: StoreId(u128::from(node.0)),
         folders: Folders::default(),

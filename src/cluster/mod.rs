@@ -29,8 +29,8 @@ use crate::placement::{MemberState, Move, MoveId, Placement, ReplicaIds, ShardMa
 pub use command::{Applied, Command, CommandRefusal};
 pub use duty::{Duty, Wanted};
 pub use formation::{
-    Belonging, Claim, Decision, Enrolled, Fingerprint, FormError, Formation, Formed, Hello, HelloRefusal, Identity,
-    MetadataGroup, Outside, Roll, Settings, cluster_id,
+    Belonging, Build, BuildRefusal, Claim, Decision, Enrolled, Fingerprint, FormError, Formation, Formed, Hello,
+    HelloRefusal, Identity, MetadataGroup, Outside, Roll, Settings, Versions, cluster_id,
 };
 pub use steer::{Group, Step};
 

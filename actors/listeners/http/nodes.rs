@@ -184,7 +184,7 @@ async fn node(State(NodesState { site, greeting }): State<NodesState>) -> Respon
     let report = NodeReport {
         node: id,
         name: config.node.name.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: site.build.version.clone(),
         store: site.store.to_string(),
         boot: site.env.boot,
         address: member.map_or_else(String::new, |member| member.peer.to_string()),

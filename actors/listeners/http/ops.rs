@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::future::join_all;
+use millpond::cluster::Build;
 use millpond::config::Config;
 use millpond::id::{Boot, NodeId};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,8 @@ pub struct OpsState {
     pub metrics: Arc<Metrics>,
     /// What it runs with.
     pub config: Arc<Config>,
+    /// What runs.
+    pub build: Arc<Build>,
     /// Its disk, and what retention removed from it.
     pub space: Box<dyn Fn() -> SpaceReport + Send + Sync>,
     /// Whether it serves its shards; otherwise what is missing, in words.
@@ -188,7 +191,7 @@ async fn status(State(state): State<Arc<OpsState>>) -> Response {
         &StatusReport {
             node,
             name,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: state.build.version.clone(),
             boot,
             started,
             seconds,
@@ -236,8 +239,8 @@ async fn config(State(state): State<Arc<OpsState>>) -> Response {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BuildInfo {
-    version: &'static str,
+struct BuildInfo<'a> {
+    version: &'a str,
     revision: &'static str,
     branch: &'static str,
     build_user: &'static str,
@@ -247,11 +250,11 @@ struct BuildInfo {
 
 /// In the form that Grafana asks of Loki. A client that tells features by the version must not take Millpond for an
 /// old Loki, so the version is Millpond's own and the rest is empty.
-async fn build_info() -> Response {
+async fn build_info(State(state): State<Arc<OpsState>>) -> Response {
     json(
         StatusCode::OK,
         &BuildInfo {
-            version: env!("CARGO_PKG_VERSION"),
+            version: &state.build.version,
             revision: "",
             branch: "",
             build_user: "",
@@ -303,6 +306,7 @@ mod tests {
             tree: tree.clone(),
             metrics: Arc::new(Metrics::new(tree.clone(), Standing::default)),
             config: Arc::new(Config::single()),
+            build: Arc::default(),
             space: Box::new(|| SpaceReport { dropped_segments: 3, ..SpaceReport::default() }),
             ready: Box::new(move || ready.clone()),
             backup: Box::new(BackupReport::default),

@@ -13,6 +13,7 @@
 //! - Once there is a cluster, its roll says who belongs to it, not the files of its nodes. Of all rolls that a node has
 //!   seen the latest counts, whoever showed it: it was agreed upon, and a node that was away for long knows an older one.
 
+mod build;
 mod error;
 mod words;
 
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{Boot, ClusterId, NodeId, StoreId};
 
+pub use build::{Build, BuildRefusal, Versions};
 pub use error::{FormError, HelloRefusal};
 pub use words::{
     Belonging, Claim, Enrolled, Fingerprint, Formed, Hello, Identity, MetadataGroup, Roll, Settings, cluster_id,
