@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::Method;
+use millpond_actors::input::Generator;
+use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport, NodeReport};
 use millpond_actors::load::{Answer, Client, Outcome, Pusher, StreamBody, encode};
 use millpond_actors::local::{LocalCluster, LocalNode, Plan, wait_ready};
 use millpond_actors::observe::{self, ObserveError, ShardView, Source};
@@ -30,6 +32,8 @@ pub const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond");
 pub const SOON: Duration = Duration::from_secs(60);
 /// One attempt of a producer; shorter than a frozen node keeps it waiting.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// Time for the grace period and the copies of all shards, on a busy machine.
+pub const REHOMED_WITHIN: Duration = Duration::from_secs(120);
 /// How long a producer tries one request.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -72,17 +76,27 @@ impl World {
 
     /// The same, with further lines of the cluster's file.
     pub fn prepare_with(nodes: u64, settings: &str, cluster_settings: &str) -> Self {
+        Self::prepare_shards(nodes, 16, settings, cluster_settings)
+    }
+
+    /// The same, with another number of shards.
+    pub fn prepare_shards(nodes: u64, shards: u32, settings: &str, cluster_settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan {
             executable: MILLPOND.into(),
             folder: folder.path().to_owned(),
             nodes,
-            shards: 16,
+            shards,
             settings: settings.to_owned(),
             cluster_settings: cluster_settings.to_owned(),
         };
         let cluster = LocalCluster::prepare(&plan).unwrap();
         Self { cluster, client: Client::new(Duration::from_secs(15)), folder }
+    }
+
+    /// Writes the configuration of one more node, which knows all others; it does not run yet, and belongs to no cluster.
+    pub fn newcomer(&mut self) -> u64 {
+        self.cluster.add_node().unwrap()
     }
 
     /// One node with so many shards; nothing runs yet.
@@ -144,6 +158,62 @@ impl World {
         tokio::process::Command::new(MILLPOND).args(arguments).output().await.unwrap()
     }
 
+    /// Runs one command of the binary, which must succeed; what it prints.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).await;
+        let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "millpond {}: {}: {told}{said}", arguments.join(" "), output.status);
+        told.into_owned()
+    }
+
+    /// Runs one command of the binary, which must fail; what it says.
+    pub async fn run_in_vain(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "millpond {}: {said}", arguments.join(" "));
+        said
+    }
+
+    /// Who a node says that it is.
+    pub async fn who(&self, id: u64) -> Result<NodeReport, String> {
+        self.look(id, "/api/v1/node").await
+    }
+
+    /// The cluster as a node sees it.
+    pub async fn members(&self, id: u64) -> Result<ClusterReport, String> {
+        self.look(id, "/api/v1/nodes").await
+    }
+
+    /// One node as another sees it.
+    pub async fn member(&self, ask: u64, id: u64) -> Result<MemberReport, String> {
+        let cluster = self.members(ask).await?;
+        let found = cluster.nodes.into_iter().find(|member| member.node.0 == id);
+        found.ok_or_else(|| format!("node {ask} knows no node {id}"))
+    }
+
+    async fn look<T: serde::de::DeserializeOwned>(&self, id: u64, path: &str) -> Result<T, String> {
+        let url = format!("{}{path}", self.url(id));
+        let answer = self.client.get(&url).await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}: {}", answer.text()))
+    }
+
+    /// Waits until every shard has so many replicas, all of them on these nodes, and nothing is on its way.
+    pub async fn all_homed(&self, ask: u64, copies: usize, on: &BTreeSet<u64>) {
+        wait_until("every shard has its copies where they belong", REHOMED_WITHIN, || async {
+            let shards = observe::shards(&self.client, &self.url(ask)).await.map_err(|error| error.to_string())?;
+            let homes = |view: &ShardView| view.replicas.iter().map(|replica| replica.node).collect();
+            let wrong: Vec<(u32, BTreeSet<u64>)> = shards
+                .iter()
+                .map(|view| (view.shard, homes(view)))
+                .filter(|(_, homes): &(u32, BTreeSet<u64>)| homes.len() != copies || !homes.is_subset(on))
+                .collect();
+            let moves = self.members(ask).await?.moves;
+            let done = !shards.is_empty() && wrong.is_empty() && moves.is_empty();
+            if done { Ok(()) } else { Err(format!("shards {wrong:?}; moves {moves:?}")) }
+        })
+        .await;
+    }
+
     /// The shards, as a running node sees them, once every one has a leader that runs.
     pub async fn led_shards(&self) -> Vec<ShardView> {
         let url = self.running().remove(0);
@@ -181,6 +251,15 @@ impl World {
     }
 }
 
+/// Letters of which each says six bits.
+fn noise(draw: &mut Generator, bytes: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    (0..bytes.div_ceil(8))
+        .flat_map(|_| draw.draw().to_le_bytes())
+        .map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()]))
+        .collect()
+}
+
 /// One line of a producer.
 fn line_of(producer: usize, number: u64, padding: &str) -> String {
     format!("producer={producer} seq={number} {padding}")
@@ -206,25 +285,97 @@ pub struct Load {
     /// Requests of one producer begin this far apart, so that two runs carry the same load whatever the machine
     /// could do; late ones are caught up. Zero: as soon as the pause is over.
     pub every: Duration,
+    /// Whether lines are of drawn letters, so that they do not compress to nothing.
+    pub noise: bool,
 }
 
 impl Load {
     /// Enough to keep every shard at work, little enough to be read back often.
     pub fn light() -> Self {
-        Self { producers: 16, records: 10, line_bytes: 120, pause: Duration::from_millis(40), every: Duration::ZERO }
+        Self {
+            producers: 16,
+            records: 10,
+            line_bytes: 120,
+            pause: Duration::from_millis(40),
+            every: Duration::ZERO,
+            noise: false,
+        }
+    }
+
+    /// A few requests of every producer each second, the same in every run: little enough for a busy machine beside
+    /// copies, and to be read back soon.
+    pub fn even() -> Self {
+        let every = Duration::from_millis(250);
+        Self { producers: 16, records: 8, line_bytes: 400, pause: Duration::ZERO, every, noise: true }
+    }
+
+    /// As much as can be stored, in lines that stay large.
+    pub fn bulk() -> Self {
+        Self { producers: 16, records: 64, line_bytes: 4_000, noise: true, ..Self::even() }
     }
 
     /// About 4 MB/s of lines, the same in every run.
     pub fn steady() -> Self {
         let every = Duration::from_millis(500);
-        Self { producers: 16, records: 128, line_bytes: 1_000, pause: Duration::ZERO, every }
+        Self { producers: 16, records: 128, line_bytes: 1_000, pause: Duration::ZERO, every, noise: false }
     }
+}
+
+/// Reads, over and over, what the command line shows of moves.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<BTreeSet<String>>,
+}
+
+impl Watch {
+    /// Begins to look at these nodes.
+    pub fn start(nodes: Vec<String>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(watch(nodes, Arc::clone(&stop)));
+        Self { stop, task }
+    }
+
+    /// Every line about a move or a copy that was shown, after the command that showed it.
+    pub async fn stop(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await.unwrap()
+    }
+}
+
+async fn watch(nodes: Vec<String>, stop: Arc<AtomicBool>) -> BTreeSet<String> {
+    let mut shown = BTreeSet::new();
+    while !stop.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(100)).await;
+        for node in &nodes {
+            for command in ["tree", "node list", "status"] {
+                let words = command.split(' ').chain(["--node", node.as_str()]);
+                let output = tokio::process::Command::new(MILLPOND).args(words).output().await.unwrap();
+                let text = String::from_utf8_lossy(&output.stdout);
+                let about = |line: &&str| ["moves=shard-", "copy=", "move "].iter().any(|word| line.contains(word));
+                shown.extend(text.lines().filter(about).map(|line| format!("{command}: {line}")));
+            }
+        }
+    }
+    shown
 }
 
 #[derive(Debug, Default)]
 struct Progress {
     acknowledged: AtomicU64,
     sent: AtomicU64,
+    /// Of the requests since it was last looked at.
+    attempts: AtomicU64,
+    /// The same, in milliseconds from the first attempt to the acknowledgement.
+    slowest: AtomicU64,
+}
+
+/// What the unluckiest requests of some time went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Worst {
+    /// How often one was sent.
+    pub attempts: u64,
+    /// From the first attempt of one to its acknowledgement.
+    pub took: Duration,
 }
 
 impl Produced {
@@ -266,6 +417,15 @@ impl Producers {
         self.progress.iter().map(|progress| progress.acknowledged.load(Ordering::SeqCst)).collect()
     }
 
+    /// The worst of all requests that were acknowledged since this was last asked.
+    pub fn worst(&self) -> Worst {
+        let most = |of: fn(&Progress) -> &AtomicU64| {
+            self.progress.iter().map(|progress| of(progress).swap(0, Ordering::SeqCst)).max().unwrap_or(0)
+        };
+        let took = Duration::from_millis(most(|progress| &progress.slowest));
+        Worst { attempts: most(|progress| &progress.attempts), took }
+    }
+
     /// Waits until every producer had a request acknowledged that it began after this call.
     pub async fn all_progress(&self, within: Duration) {
         // The request on its way when this is called may have been stored before: it takes two.
@@ -303,18 +463,25 @@ async fn produce(
     progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
 ) -> Result<(), String> {
-    let padding = "x".repeat(load.line_bytes);
+    let mut padding = "x".repeat(load.line_bytes);
+    let mut draw = Generator::new(at as u64);
     let mut next = 0;
     let mut turns = tokio::time::interval(load.every.max(Duration::from_millis(1)));
     while !stop.load(Ordering::SeqCst) {
         let mut stream = StreamBody::new(format!(r#"{{service_name="producer",producer="{at}"}}"#));
         for number in next..next + load.records {
+            if load.noise {
+                padding = noise(&mut draw, load.line_bytes);
+            }
             stream.push(now(), &line_of(at, number, &padding), []);
         }
         next += load.records;
         progress.sent.store(next, Ordering::SeqCst);
-        pusher.push(&encode([&stream])).await.map_err(|error| format!("producer {at}: {error}"))?;
+        let began = Instant::now();
+        let stored = pusher.push(&encode([&stream])).await.map_err(|error| format!("producer {at}: {error}"))?;
         progress.acknowledged.store(next, Ordering::SeqCst);
+        progress.attempts.fetch_max(u64::from(stored.attempts), Ordering::SeqCst);
+        progress.slowest.fetch_max(began.elapsed().as_millis() as u64, Ordering::SeqCst);
         if load.every.is_zero() {
             sleep(load.pause).await;
         } else {
