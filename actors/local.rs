@@ -185,7 +185,8 @@ pub struct LocalNode {
     pub data: PathBuf,
     /// Put before the command line, such as a wrapper that limits the disk; empty for none.
     pub wrapper: Vec<OsString>,
-    executable: PathBuf,
+    /// What is started.
+    pub executable: PathBuf,
     arguments: Vec<OsString>,
     /// Where its output goes.
     pub log: PathBuf,
