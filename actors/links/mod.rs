@@ -24,6 +24,7 @@ use millpond::cluster::Cluster;
 use millpond::id::{Boot, NodeId, ShardId};
 pub use millpond::link::{Counters, Fault, FaultCode, Life, Method};
 use millpond::link::{Header, LinkError};
+use millpond::placement::MemberState;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
@@ -270,6 +271,12 @@ impl Links {
     /// Follows what is heard of further nodes.
     pub(crate) fn heard(&self) -> watch::Receiver<BTreeMap<NodeId, String>> {
         self.shared.heard.subscribe()
+    }
+
+    /// Whether a state of the cluster makes a peer one no more.
+    fn loses(&self, cluster: &Cluster) -> bool {
+        let removed = |state| state == MemberState::Removed;
+        cluster.members().iter().any(|(node, member)| removed(member.state) && self.knows(*node))
     }
 
     /// Follows who the peers are.

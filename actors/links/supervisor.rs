@@ -1,12 +1,13 @@
 //! `links`: supervises one `peer-link-N` for each other node that this one knows, and the transport.
 //!
 //! Parent: `node`. It follows the state of the metadata group on the board: a node that is new gets its peer-link, one
-//! that was removed loses it, and whatever watches [`Links`] hears of both. A restart starts all of them anew, for the
-//! peers that there are by then.
+//! that was removed loses it a moment later, in which the hellos tell it so, and whatever watches [`Links`] hears of both. A
+//! restart starts all of them anew, for the peers that there are by then.
 
 use std::sync::Arc;
 
 use millpond::cluster::Cluster;
+use millpond::limits;
 use tokio::sync::watch;
 
 use super::{Inbound, Links, PeerState};
@@ -18,6 +19,8 @@ use crate::supervision::{Actor, ActorError, ChildSpec, Children, Own};
 pub enum LinksMessage {
     /// The metadata group applied something: see who the peers are.
     ClusterChanged,
+    /// Whoever was removed had time to hear of it.
+    Farewell,
 }
 
 /// Supervises the links of a node.
@@ -44,6 +47,9 @@ pub struct LinksState {
     env: Env,
     inbound: Arc<dyn Inbound>,
     cluster: watch::Receiver<Arc<Cluster>>,
+    myself: Own<LinksMessage>,
+    /// Whether a farewell is awaited. Who is new waits with it.
+    parting: bool,
     children: Children,
 }
 
@@ -55,7 +61,8 @@ impl Actor for LinksActor {
     async fn pre_start(&self, myself: &Own<LinksMessage>, arguments: LinksArguments) -> Result<LinksState, ActorError> {
         let LinksArguments { links, env, inbound, cluster, transport } = arguments;
         let (watcher, mut changes, mut heard) = (myself.clone(), cluster.clone(), links.heard());
-        let mut state = LinksState { links, env, inbound, cluster, children: Children::new(myself) };
+        let (children, myself) = (Children::new(myself), myself.clone());
+        let mut state = LinksState { links, env, inbound, cluster, myself, parting: false, children };
         // A life before this one may have missed that a node was removed.
         state.follow();
         for spec in state.links.specs(&state.env, &state.inbound).into_iter().chain(transport) {
@@ -84,7 +91,13 @@ impl Actor for LinksActor {
         state: &mut LinksState,
     ) -> Result<(), ActorError> {
         match message {
-            LinksMessage::ClusterChanged => {
+            LinksMessage::ClusterChanged if state.parting => {}
+            LinksMessage::ClusterChanged if state.links.loses(&state.cluster.borrow()) => {
+                state.parting = true;
+                drop(state.myself.cast_after(limits::LINK_FAREWELL, LinksMessage::Farewell));
+            }
+            LinksMessage::ClusterChanged | LinksMessage::Farewell => {
+                state.parting = false;
                 if state.follow() {
                     for spec in state.links.specs(&state.env, &state.inbound) {
                         state.children.add(spec);
