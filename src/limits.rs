@@ -404,6 +404,8 @@ pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 /// One piece of a file that is copied: one frame, so that appends go between any two of them.
 pub const TRANSFER_CHUNK_BYTES: usize = FRAME_BYTES_MAX;
+/// Bytes of a copy that are written before they are made durable: a sync of more would hold up those of the WAL.
+pub const TRANSFER_SYNC_BYTES: u64 = MIB as u64;
 /// Pieces of one copy that were asked for and are not on the disk yet.
 pub const TRANSFER_CHUNKS_IN_FLIGHT: usize = 2;
 /// What one node copies from others in a second, all shards together, and again what it serves, while it stores records:
@@ -415,8 +417,9 @@ pub const TRANSFER_ALONE_AFTER: Duration = Duration::from_secs(1);
 pub const TRANSFER_BURST_BYTES: u64 = MIB as u64;
 /// Shards that one node copies at once; the others wait.
 pub const TRANSFERS_RUNNING_MAX: usize = 4;
-/// Requests of copying nodes that one node reads its disk for at once; more are asked to come again.
-pub const TRANSFER_READS_MAX: usize = 4;
+/// Requests of copying nodes that one node reads its disk for at once; more are asked to come again, which costs them
+/// `TRANSFER_RETRY`: room for all that four nodes ask for at once.
+pub const TRANSFER_READS_MAX: usize = 4 * TRANSFERS_RUNNING_MAX * TRANSFER_CHUNKS_IN_FLIGHT;
 /// How long after its last use a lease holds the files of a snapshot.
 pub const TRANSFER_LEASE: Duration = Duration::from_secs(120);
 /// The same where the replica has left the node, which can hold another of the shard only when the files are gone. A copy
@@ -573,6 +576,7 @@ const _: () = assert!(TRANSFER_LEASE_LEFT.as_millis() < TRANSFER_LEASE.as_millis
 const _: () = assert!(TRANSFER_LEASE_LEFT.as_millis() > TRANSFER_CHUNK_DEADLINE.as_millis());
 const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
 const _: () = assert!(TRANSFER_CHUNK_BYTES <= FRAME_BYTES_MAX);
+const _: () = assert!(TRANSFER_SYNC_BYTES.is_multiple_of(TRANSFER_CHUNK_BYTES as u64));
 const _: () = assert!(TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES) < LINK_CREDIT_BYTES);
 const _: () = assert!(
     TRANSFERS_RUNNING_MAX * TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES)

@@ -17,12 +17,13 @@ use std::io;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, OpenMode, remove_if_there, remove_unless_leased};
+use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
 use super::segment::{self, folder};
 use super::snapshot::{self, SnapshotError, failed};
 use crate::class::Class;
 use crate::entry::{Position, SegmentMeta};
 use crate::id::{Index, ShardId};
+use crate::limits::TRANSFER_SYNC_BYTES;
 
 /// What the name of an unfinished copy ends with.
 pub const PART: &str = ".part";
@@ -141,7 +142,7 @@ pub fn survey(disk: &dyn Disk, shard: ShardId) -> Result<Local, SnapshotError> {
 }
 
 /// Writes a piece of a copy at `offset`, where it ends: what lies behind is cut off, and at 0 it is begun anew. Not
-/// durable before [`measure`].
+/// durable before [`measure`], which finds little left to do: what was written is synced piece by piece.
 pub fn append(disk: &dyn Disk, shard: ShardId, name: &str, offset: u64, piece: &[u8]) -> Result<(), SnapshotError> {
     let folder = folder(shard);
     let path = format!("{folder}/{name}{PART}");
@@ -159,11 +160,25 @@ pub fn append(disk: &dyn Disk, shard: ShardId, name: &str, offset: u64, piece: &
     if len > offset {
         file.set_len(offset).map_err(failed("cut", &path))?;
     }
-    file.write_at(offset, &[piece]).map_err(failed("write", &path))
+    file.write_at(offset, &[piece]).map_err(failed("write", &path))?;
+    let synced = |bytes: u64| bytes / TRANSFER_SYNC_BYTES;
+    if synced(offset) < synced(offset + piece.len() as u64) {
+        sync(disk, &*file, &path)?;
+    }
+    Ok(())
+}
+
+/// Makes a copy durable. One that cannot be is removed: what of it is on the disk nobody knows.
+fn sync(disk: &dyn Disk, file: &dyn DiskFile, path: &str) -> Result<(), SnapshotError> {
+    if let Err(error) = file.sync() {
+        remove_if_there(disk, path).map_err(failed("remove", path))?;
+        return Err(failed("sync", path)(error));
+    }
+    Ok(())
 }
 
 /// Reads a whole file, `.part` included in the name of a copy, which is made durable first; none where there is no such
-/// file. A copy that cannot be made durable is removed: what of it is on the disk nobody knows.
+/// file.
 pub fn measure(disk: &dyn Disk, shard: ShardId, name: &str) -> Result<Option<Measured>, SnapshotError> {
     let path = format!("{}/{name}", folder(shard));
     let copy = name.ends_with(PART);
@@ -172,9 +187,8 @@ pub fn measure(disk: &dyn Disk, shard: ShardId, name: &str) -> Result<Option<Mea
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open", &path)(error)),
     };
-    if copy && let Err(error) = file.sync() {
-        remove_if_there(disk, &path).map_err(failed("remove", &path))?;
-        return Err(failed("sync", &path)(error));
+    if copy {
+        sync(disk, &*file, &path)?;
     }
     let bytes = file.len().map_err(failed("measure", &path))?;
     let mut hash = Xxh3::new();
