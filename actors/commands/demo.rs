@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use millpond_actors::input::{self, Generator, Line};
@@ -176,7 +176,7 @@ async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
         println!("killed node {node}, leader of shard {shard}, with {unanswered} requests to that shard unanswered")
     });
     if args.lose_node {
-        let restored = rehome(&cluster, &traffic, &mut writers, &client, &bar).await?;
+        let restored = rehome(&cluster, node, &traffic, &mut writers, &client, &bar).await?;
         let (after, took) = (restored.began - kill.at, restored.ended - restored.began);
         let (after, took, moves) = (after.as_secs_f64(), took.as_secs_f64(), restored.moves);
         bar.suspend(|| {
@@ -209,6 +209,7 @@ fn living(cluster: &LocalCluster) -> Vec<String> {
 /// Waits, under load, until every shard is on three living nodes, and shows how far the moves are.
 async fn rehome(
     cluster: &LocalCluster,
+    node: u64,
     traffic: &Traffic,
     writers: &mut JoinSet<Result<()>>,
     client: &Client,
@@ -220,8 +221,11 @@ async fn rehome(
             writer.context("a writer")??;
         }
         for under_way in glance.moves.iter().filter(|under_way| shown.insert(under_way.id)) {
-            let to = under_way.to.ok_or_else(|| anyhow!("a replica is taken away and none is made"))?;
-            bar.suspend(|| println!("  {} is copied to node {to}", under_way.shard));
+            let shard = &under_way.shard;
+            match under_way.to {
+                Some(to) => bar.suspend(|| println!("  {shard} is copied to node {to}")),
+                None => bar.suspend(|| println!("  {shard} goes on without node {node}")),
+            }
         }
         bar.set_message(format!("{} acknowledged; {}", human_bytes(traffic.acknowledged_bytes()), glance.words()));
         Ok(())

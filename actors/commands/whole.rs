@@ -1,7 +1,7 @@
 //! Whether a cluster of local processes is whole: every shard on as many nodes as it should be, all of them alive and up to
 //! date, and nothing on its way. The demo and the benchmarks wait for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -21,6 +21,8 @@ pub(crate) struct Glance {
     pub(crate) moves: Vec<MoveReport>,
     /// Shards that no living node leads, or that fewer living replicas follow closely than should.
     pub(crate) under_replicated: usize,
+    /// Shards that each node leads, as it says itself.
+    pub(crate) leads: BTreeMap<NodeId, usize>,
 }
 
 /// How a cluster came to be whole again.
@@ -40,16 +42,19 @@ impl Glance {
     /// # Errors
     /// Where one of them does not answer as it should.
     pub(crate) async fn take(client: &Client, urls: &[String], shards: u32, copies: usize) -> Result<Self> {
-        let (mut standings, mut living, mut moves) = (Vec::<Standing>::new(), BTreeSet::new(), None);
+        let (mut standings, mut leads, mut moves) = (Vec::<Standing>::new(), BTreeMap::new(), None);
         for url in urls {
-            standings.extend(get::<Vec<Standing>>(client, &format!("{url}/api/v1/replicas")).await?);
+            let of_node: Vec<Standing> = get(client, &format!("{url}/api/v1/replicas")).await?;
             let seen: ClusterReport = get(client, &format!("{url}/api/v1/nodes")).await?;
-            living.insert(seen.seen_from);
+            let led = |standing: &&Standing| standing.role == Role::Leader && standing.shard != ShardId::METADATA;
+            leads.insert(seen.seen_from, of_node.iter().filter(led).count());
+            standings.extend(of_node);
             moves.get_or_insert(seen.moves);
         }
+        let living = leads.keys().copied().collect();
         let Some(moves) = moves else { bail!("there is no node to ask") };
         let short = (0..shards).filter(|shard| copies_of(ShardId(*shard), &standings, &living) < copies);
-        Ok(Self { moves, under_replicated: short.count() })
+        Ok(Self { moves, under_replicated: short.count(), leads })
     }
 
     /// Whether nothing is missing and nothing is on its way.
@@ -172,7 +177,7 @@ mod tests {
     fn a_leader_of_an_earlier_term_is_not_asked() {
         let of = [led(4, &[(false, 1_000)]), led(3, &[(false, 1_000), (false, 1_000)])];
         assert_eq!(copies_of(SHARD, &of, &living(&[1, 2, 3])), 2);
-        let glance = Glance { moves: Vec::new(), under_replicated: 1 };
+        let glance = Glance { moves: Vec::new(), under_replicated: 1, leads: BTreeMap::new() };
         assert!(!glance.is_whole() && glance.words().starts_with("1 shards under-replicated"));
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
-use millpond_actors::listeners::http::nodes::ClusterReport;
+use millpond::id::NodeId;
+use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport};
 use millpond_actors::load::Client;
 use millpond_actors::local::{LocalCluster, Plan};
 use serde_json::json;
@@ -105,20 +106,26 @@ async fn change(cluster: &LocalCluster, node: u64, action: &str) -> Result<()> {
 
 /// Waits until the node leads a shard and nothing moves.
 async fn leads(cluster: &LocalCluster, client: &Client, node: u64) -> Result<()> {
-    until(cluster, client, node, |member, glance| member.leads > 0 && glance.is_whole()).await
+    until(cluster, client, node, |_, glance| led(glance, node) > 0 && glance.is_whole()).await
 }
 
 /// Waits until nothing is left on the node and nothing moves.
 async fn empty(cluster: &LocalCluster, client: &Client, node: u64) -> Result<()> {
-    until(cluster, client, node, |member, glance| member.leads == 0 && member.is_empty() && glance.moves.is_empty())
-        .await
+    until(cluster, client, node, |member, glance| {
+        led(glance, node) == 0 && member.is_empty() && glance.moves.is_empty()
+    })
+    .await
+}
+
+fn led(glance: &Glance, node: u64) -> usize {
+    glance.leads.get(&NodeId(node)).copied().unwrap_or(0)
 }
 
 async fn until(
     cluster: &LocalCluster,
     client: &Client,
     node: u64,
-    so: impl Fn(&millpond_actors::listeners::http::nodes::MemberReport, &Glance) -> bool,
+    so: impl Fn(&MemberReport, &Glance) -> bool,
 ) -> Result<()> {
     let (deadline, url) = (Instant::now() + DONE_WITHIN, &cluster.nodes[0].url);
     loop {
