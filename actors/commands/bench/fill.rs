@@ -65,7 +65,7 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
         ready.push(began.elapsed());
         eprintln!("round {}: ready after {:?}", round + 1, began.elapsed());
     }
-    drop(scratch);
+    drop((cluster, scratch));
     ready.sort_unstable();
     read.sort_unstable();
     let data = format!(
