@@ -51,7 +51,7 @@ impl Glance {
             standings.extend(of_node);
             moves.get_or_insert(seen.moves);
         }
-        let living = leads.keys().copied().collect();
+        let living: BTreeSet<NodeId> = leads.keys().copied().collect();
         let Some(moves) = moves else { bail!("there is no node to ask") };
         let short = (0..shards).filter(|shard| copies_of(ShardId(*shard), &standings, &living) < copies);
         Ok(Self { moves, under_replicated: short.count(), leads })
