@@ -101,11 +101,7 @@ impl World {
 
     /// One node with so many shards; nothing runs yet.
     pub fn prepare_single(shards: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, settings, cluster_settings) = (folder.path().to_owned(), String::new(), String::new());
-        let plan = Plan { executable: MILLPOND.into(), folder: path, nodes: 1, shards, settings, cluster_settings };
-        let cluster = LocalCluster::prepare(&plan).unwrap();
-        Self { cluster, client: Client::new(Duration::from_secs(15)), folder }
+        Self::prepare_shards(1, shards, "", "")
     }
 
     /// A cluster that serves.
