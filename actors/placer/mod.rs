@@ -144,7 +144,9 @@ impl PlacerState {
             return;
         }
         if cluster.shards().shards.is_empty() {
-            self.propose(&first_map(&self.site, &cluster));
+            if let Some(command) = first_map(&self.site, &cluster) {
+                self.propose(&command);
+            }
             return;
         }
         self.look(&cluster);
@@ -242,13 +244,18 @@ impl PlacerState {
 }
 
 /// Where the shards of a new cluster live. The command is refused where there is a map already.
-fn first_map(site: &Site, cluster: &Cluster) -> Command {
+fn first_map(site: &Site, cluster: &Cluster) -> Option<Command> {
     let settings = &site.config.cluster;
-    let nodes: BTreeSet<NodeId> = settings.nodes.iter().map(|member| member.id).collect();
+    // A node may have joined, or be about to leave, before there was anything to place.
+    let active = cluster.members().iter().filter(|(_, member)| member.state == MemberState::Active);
+    let nodes: BTreeSet<NodeId> = active.map(|(node, _)| *node).collect();
+    if nodes.is_empty() {
+        return None;
+    }
     let copies = usize::try_from(settings.replication).expect("a handful");
     let mut map = plan_initial(&nodes, settings.shards, copies, &mut cluster.replica_ids());
     map.epoch = Epoch(cluster.shards().epoch.0 + 1);
-    Command::PlaceShards { map }
+    Some(Command::PlaceShards { map })
 }
 
 /// Each node hands on what it leads beyond its share, and everything while it is not fit to lead.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millpond::consensus::{Effect, Event, Message, PeerState, PeerStatus};
+use millpond::consensus::{Effect, Event, Message, PeerStatus};
 use millpond::consensus::{Replica as Core, ReplicaOptions, Role, hard_state_behind};
 use millpond::entry::{Entry, Members, Position, Recovered};
 use millpond::id::{Incarnation, Index, NodeId, ReplicaId, ShardId};
@@ -541,9 +541,9 @@ impl ReplicaState {
     /// Hands leadership to a node whose replica follows closely; another could not take it, and writes would wait.
     fn transfer(&mut self, node: NodeId) -> Result<(), ActorError> {
         let Some(core) = &self.core else { return Ok(()) };
-        let fit = |peer: &&PeerStatus| {
-            self.home(peer.id) == Some(node) && !peer.learner && peer.active && peer.state == PeerState::Replicating
-        };
+        let caught_up = self.caught_up();
+        let fit =
+            |peer: &&PeerStatus| self.home(peer.id) == Some(node) && !peer.learner && caught_up.contains(&peer.id);
         let to = core.peers().iter().find(fit).map(|peer| peer.id);
         to.map_or(Ok(()), |to| self.advance(Event::Transfer { to }))
     }

@@ -35,11 +35,16 @@ impl ReplicaState {
         self.advance(Event::Change { ticket, change })
     }
 
-    /// The replicas that follow this leader closely.
+    /// The replicas that follow this leader closely. One that has all there is may still be probed: raft-rs goes over to
+    /// replicating with the next entry, which in a quiet group does not come.
     pub(super) fn caught_up(&self) -> BTreeSet<ReplicaId> {
         let Some(core) = &self.core else { return BTreeSet::new() };
         let close = Index(core.committed().0.saturating_sub(limits::CAUGHT_UP_ENTRIES));
-        let follows = |peer: &PeerStatus| peer.active && peer.state == PeerState::Replicating && peer.matched >= close;
+        let follows = |peer: &PeerStatus| match peer.state {
+            PeerState::Replicating => peer.active && peer.matched >= close,
+            PeerState::Probing => peer.active && peer.matched >= core.committed(),
+            PeerState::NeedsSnapshot => false,
+        };
         core.peers().iter().filter(|peer| follows(peer)).map(|peer| peer.id).collect()
     }
 

@@ -49,6 +49,26 @@ fn who_answers_is_active_at_every_tick_and_who_does_not_is_active_no_more() {
     }
 }
 
+#[test]
+fn a_learner_that_took_the_snapshot_of_all_there_is_counts_as_one_that_has_it() {
+    let mut world = World::led();
+    world.propose(1, 1, "a");
+    world.run();
+    world.join(4);
+    world.change(1, 2, Change::AddLearner(id(4)));
+    // Nothing reaches it before the log is trimmed to its end.
+    world.isolate(4);
+    world.tick(limits::HEARTBEAT_TICKS);
+    let last = world.replica(1).last_index();
+    world.trim(1, last);
+    world.heal();
+    world.tick(2 * limits::HEARTBEAT_TICKS);
+    assert!(world.install(4));
+    world.tick(2 * limits::HEARTBEAT_TICKS);
+    let peer = world.replica(1).peers().into_iter().find(|peer| peer.id == id(4)).unwrap();
+    assert_eq!((peer.state, peer.matched, peer.active), (PeerState::Replicating, last, true));
+}
+
 /// Everybody who is left starts again, with what was durable.
 fn restart_all(world: &mut World) {
     for at in world.everybody() {
