@@ -302,13 +302,11 @@ impl<'a> Plan<'a> {
             Need::TooFew => (None, MoveReason::Replication),
             Need::TooMany => (Some(self.superfluous(placement)?), MoveReason::Replication),
         };
-        if let (Need::Draining { node }, true, ShardId::METADATA) = (need, surplus, placement.shard)
-            && self.load.get(&node).is_some_and(|load| load.replicas > 0)
-        {
-            // A node that cannot be emptied yet keeps its vote: one less could make the next loss the last.
-            return None;
-        }
-        let add = if surplus { None } else { Some(self.target(placement, remove)?) };
+        // A node that cannot be emptied yet keeps its vote in the metadata group unless another takes it: one less could make
+        // the next loss the last.
+        let holds = |node: NodeId| self.load.get(&node).is_some_and(|load| load.replicas > 0);
+        let votes_on = placement.shard == ShardId::METADATA && why == MoveReason::Drain && remove.is_some_and(holds);
+        let add = if surplus && !votes_on { None } else { Some(self.target(placement, remove)?) };
         let wish = Wish { shard: placement.shard, add, remove, why };
         self.keeps_majority(placement, &wish).then_some(wish)
     }
