@@ -517,6 +517,7 @@ impl World {
     /// Finds every acknowledged record exactly once and in its producer's order, on every replica, and every replica equal
     /// to the others.
     pub async fn verify(&self, produced: &Produced) {
+        self.agreed().await;
         let mut numbers: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for ShardView { shard, replicas, .. } in self.led_shards().await {
             let homes: BTreeSet<u64> = replicas.iter().map(|replica| replica.node).collect();
@@ -545,6 +546,20 @@ impl World {
             );
         }
         assert!(produced.acknowledged.iter().all(|count| *count > 0), "every producer was acknowledged");
+    }
+
+    /// Waits until all running nodes say the same of where replicas are: one that was stopped for a while knows it late.
+    async fn agreed(&self) {
+        wait_until("all nodes know where the replicas are", SOON, || async {
+            let mut seen: BTreeSet<Vec<(u32, BTreeSet<u64>)>> = BTreeSet::new();
+            for url in self.running() {
+                let shards = observe::shards(&self.client, &url).await.map_err(|error| error.to_string())?;
+                let homes = |view: &ShardView| view.replicas.iter().map(|replica| replica.node).collect();
+                seen.insert(shards.iter().map(|view| (view.shard, homes(view))).collect());
+            }
+            if seen.len() == 1 { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
     }
 
     /// What a node itself holds of a shard, once it holds as much as the leader did.
