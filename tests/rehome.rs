@@ -24,7 +24,7 @@ const UNNOTICED: Duration = Duration::from_secs(5);
 /// What the command line must have shown of moves: a name, the command, and what a line of it holds.
 const SHOWN: [(&str, &[&str]); 4] = [
     ("the placer's moves in the tree", &["tree", "moves=shard-", "(rehome): "]),
-    ("a copy in the tree", &["tree", "copy=", " bytes, node "]),
+    ("a copy in the tree", &["tree", "copy="]),
     ("the moves of `node list`", &["node list", "move ", "(rehome): "]),
     ("the moves of `status`", &["status", "move ", "(rehome): "]),
 ];
