@@ -41,3 +41,36 @@ fn a_reading_that_nobody_polls_holds_no_turn() {
 fn frames_that_come_late_do_not_hide_a_loss() {
     holds("late-frame.json");
 }
+
+/// Seed 7: a move was never confirmed although its replica had everything. Who answers a leader is forgotten whenever it
+/// checks for its quorum, every tenth tick by default, and every tenth tick the replica told of it: where the two met,
+/// nobody ever answered. Now who was heard of at that moment is remembered. Later the same seed found a node that could not
+/// take a shard back, as `leased-for-nobody.json`.
+#[test]
+fn who_answers_is_known_also_in_the_moment_after_a_leader_counted() {
+    holds("nobody-active.json");
+}
+
+/// Seed 3: two nodes handed the leadership of a shard to each other every second, and its move never ended. One was about to
+/// go and let the other lead; the other let it lead again, since the map still said so. Now no replica that is about to
+/// go is one that should lead.
+#[test]
+fn a_leader_that_is_to_go_is_not_asked_to_lead_again() {
+    holds("leader-that-goes.json");
+}
+
+/// Seed 5: a replica was to come to a node that had just let go of another of the same shard, and could not for two minutes:
+/// the old files were leased, by a copy that had arrived long ago. Now only those who go on asking hold the files of a
+/// replica that has left.
+#[test]
+fn a_node_takes_a_shard_again_although_its_old_files_were_copied() {
+    holds("leased-for-nobody.json");
+}
+
+/// Seed 61: a wiped node whose new folder was accepted stayed empty. The metadata group was led by a node that had joined
+/// later, which the configuration of the first did not name, and whose frames it took for strays. Now the roll says where
+/// nodes are.
+#[test]
+fn a_node_that_joins_hears_a_leader_that_its_configuration_does_not_name() {
+    holds("leader-not-configured.json");
+}
