@@ -5,6 +5,7 @@
 //! It gives every replica its tick, and has the fullest head sealed when the heads of the node outgrow their budget. A
 //! restart starts its shards anew and goes on clearing; they lose nothing.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -182,7 +183,8 @@ impl ShardsState {
                 self.save(next);
             }
         }
-        let preferred = cluster.shards().preferred_leaders(&cluster.draining());
+        // Looked for only where a replica starts: the cluster changes far more often.
+        let preferred = LazyCell::new(|| cluster.shards().preferred_leaders(&cluster.draining()));
         for (shard, replica) in self.roster.living().collect::<Vec<_>>() {
             if self.seats.contains_key(&shard) || duties.get(&shard) != Some(&replica) {
                 continue;

@@ -194,7 +194,7 @@ impl PlacerState {
 
     fn on_facts<T>(&self, cluster: &Cluster, say: impl FnOnce(&Facts<'_>) -> T) -> T {
         let now = Instant::now();
-        let reports = self.reports.iter().map(|(node, (_, report))| (*node, report.clone())).collect();
+        let reports = self.reports.iter().map(|(node, (_, report))| (*node, report)).collect();
         let gone = self.gone.iter().map(|(node, since)| (*node, now.duration_since(*since))).collect();
         let grace = self.site.config.cluster.rehome_after.0;
         say(&Facts { cluster, reports: &reports, gone: &gone, grace })

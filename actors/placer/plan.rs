@@ -20,7 +20,7 @@ pub struct Facts<'a> {
     /// The state of the metadata group.
     pub cluster: &'a Cluster,
     /// What nodes said lately, the planning node among them.
-    pub reports: &'a BTreeMap<NodeId, NodeReport>,
+    pub reports: &'a BTreeMap<NodeId, &'a NodeReport>,
     /// For how long nodes have been gone.
     pub gone: &'a BTreeMap<NodeId, Duration>,
     /// After how long what they hold is moved.
@@ -260,6 +260,10 @@ mod tests {
         reports
     }
 
+    fn seen(reports: &BTreeMap<NodeId, NodeReport>) -> BTreeMap<NodeId, &NodeReport> {
+        reports.iter().map(|(node, report)| (*node, report)).collect()
+    }
+
     #[test]
     fn a_node_is_alive_that_one_leader_hears_though_nobody_else_does() {
         let cluster = cluster();
@@ -281,7 +285,7 @@ mod tests {
         let lost = *cluster.placement(ShardId(0)).unwrap().replicas.keys().last().unwrap();
         for (gone, moves) in [(Duration::from_secs(4), false), (GRACE, true)] {
             let gone = BTreeMap::from([(lost, gone)]);
-            let facts = Facts { cluster: &cluster, reports: &reports, gone: &gone, grace: GRACE };
+            let facts = Facts { cluster: &cluster, reports: &seen(&reports), gone: &gone, grace: GRACE };
             let begun = facts.begin(false);
             assert_eq!(!begun.is_empty(), moves, "{begun:?}");
             let from =
@@ -307,7 +311,7 @@ mod tests {
         let come = cluster.moves()[&shard].add.unwrap().replica;
         let say = |cluster: &Cluster, reports: &BTreeMap<NodeId, NodeReport>| {
             let gone = BTreeMap::new();
-            let facts = Facts { cluster, reports, gone: &gone, grace: GRACE };
+            let facts = Facts { cluster, reports: &seen(reports), gone: &gone, grace: GRACE };
             (facts.stages()[&id].clone(), facts.tend())
         };
         let report = |led: Led| NodeReport { has_room: true, led: vec![led], ..NodeReport::default() };

@@ -468,13 +468,14 @@ impl ReplicaState {
             self.advance(Event::Tick)?;
         }
         // What an entry or an election changes is published at once; the rest, as who answers, may be a second old.
-        // Who plans a move waits for how far its replica follows.
+        // Who plans a move waits for how far its replica follows; without one only learners may come or go, which has time.
         self.ticks += 1;
         let moves = self.arguments.board.cluster().borrow().moves().contains_key(&self.arguments.group.shard);
         if moves || self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
             self.publish();
+            return self.steer();
         }
-        self.steer()
+        Ok(())
     }
 
     fn append(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorError> {

@@ -13,14 +13,10 @@ use super::ReplicaState;
 use crate::supervision::ActorError;
 
 impl ReplicaState {
-    /// Takes the next step, if this replica leads and there is one to take. Without a move only learners may come or go,
-    /// which has time.
+    /// Takes the next step, if this replica leads and there is one to take.
     pub(super) fn steer(&mut self) -> Result<(), ActorError> {
         let Some(core) = self.core.as_ref().filter(|core| core.role() == Role::Leader) else { return Ok(()) };
         let cluster = self.arguments.board.cluster().borrow().clone();
-        if !cluster.moves().contains_key(&core.shard()) && !self.ticks.is_multiple_of(limits::PUBLISH_TICKS) {
-            return Ok(());
-        }
         let (leader, caught_up) = (core.id(), self.caught_up());
         let group = Group { shard: self.arguments.group.shard, leader, members: core.members(), caught_up: &caught_up };
         let change = match cluster.next_step(group) {
