@@ -95,7 +95,7 @@ impl DiskWatchState {
         let DiskWatchArguments { limits, board, .. } = &self.arguments;
         let before = board.fill().borrow().mark;
         let mut fill = Fill { free_bytes, total_bytes, mark: before };
-        fill.mark = reached(&fill, (limits.disk_warn_percent, limits.disk_refuse_percent));
+        fill.mark = reached(&fill, limits);
         myself.detail("used", format_args!("{} %", fill.used_percent()));
         if fill.mark != before {
             tell(before, &fill);
@@ -119,17 +119,20 @@ fn tell(before: Mark, fill: &Fill) {
     }
 }
 
-/// The mark that is reached; the fill has the one before. One that was reached before is left only a percent below it:
-/// what retention, recycling and other programs give and take would move it back and forth. A mark at 100 % is none.
-fn reached(fill: &Fill, (warn, refuse): (u64, u64)) -> Mark {
+/// The mark that is reached; the fill has the one before. One that was reached before is left only a percent of the disk
+/// below it: what retention, recycling and other programs give and take would move it back and forth. A mark at 100 % is
+/// none.
+fn reached(fill: &Fill, limits: &Limits) -> Mark {
     let used = fill.used_percent();
-    let known = fill.total_bytes > 0;
-    let at = |mark: Mark, percent: u64| {
-        known && percent < 100 && used >= percent.saturating_sub(u64::from(fill.mark >= mark))
+    let at = |mark: Mark, percent: u64, free: u64| {
+        let (back, slack) = if fill.mark >= mark { (1, fill.total_bytes / 100) } else { (0, 0) };
+        percent < 100 && used >= percent.saturating_sub(back) && fill.free_bytes <= free.saturating_add(slack)
     };
-    if at(Mark::Refusing, refuse) {
+    if fill.total_bytes == 0 {
+        Mark::None
+    } else if at(Mark::Refusing, limits.disk_refuse_percent, limits.disk_refuse_free.0) {
         Mark::Refusing
-    } else if at(Mark::Warning, warn) {
+    } else if at(Mark::Warning, limits.disk_warn_percent, limits.disk_warn_free.0) {
         Mark::Warning
     } else {
         Mark::None
@@ -138,19 +141,48 @@ fn reached(fill: &Fill, (warn, refuse): (u64, u64)) -> Mark {
 
 #[cfg(test)]
 mod tests {
+    use millpond::config::{ByteSize, NodeFile};
+
     use super::*;
+
+    fn limits(percent: (u64, u64), free: (u64, u64)) -> Limits {
+        let settings = NodeFile::default().resolve("node.toml", None).unwrap();
+        Limits {
+            disk_warn_percent: percent.0,
+            disk_refuse_percent: percent.1,
+            disk_warn_free: ByteSize(free.0),
+            disk_refuse_free: ByteSize(free.1),
+            ..settings.node.limits
+        }
+    }
+
+    fn of(mark: Mark, free_bytes: u64, total_bytes: u64) -> Fill {
+        Fill { free_bytes, total_bytes, mark }
+    }
 
     #[test]
     fn a_mark_is_reached_at_its_percent_and_left_one_below() {
-        let of = |mark, free_bytes, total_bytes| Fill { free_bytes, total_bytes, mark };
-        let at = |before, free| reached(&of(before, free, 1_000), (85, 95));
+        let wanted = limits((85, 95), (u64::MAX, u64::MAX));
+        let at = |before, free| reached(&of(before, free, 1_000), &wanted);
         assert_eq!(at(Mark::None, 151), Mark::None);
         assert_eq!(at(Mark::None, 150), Mark::Warning);
         assert_eq!((at(Mark::Warning, 160), at(Mark::Warning, 161)), (Mark::Warning, Mark::None));
         assert_eq!((at(Mark::Warning, 51), at(Mark::Warning, 50)), (Mark::Warning, Mark::Refusing));
         assert_eq!((at(Mark::Refusing, 60), at(Mark::Refusing, 61)), (Mark::Refusing, Mark::Warning));
-        assert_eq!(reached(&of(Mark::None, 0, 0), (85, 95)), Mark::None, "nothing is known");
-        assert_eq!(reached(&of(Mark::None, 0, u64::MAX), (85, 95)), Mark::Refusing);
-        assert_eq!(reached(&of(Mark::None, 0, u64::MAX), (100, 100)), Mark::None, "no mark was wanted");
+        assert_eq!(reached(&of(Mark::None, 0, 0), &wanted), Mark::None, "nothing is known");
+        assert_eq!(reached(&of(Mark::None, 0, u64::MAX), &wanted), Mark::Refusing);
+        let none = limits((100, 100), (u64::MAX, u64::MAX));
+        assert_eq!(reached(&of(Mark::None, 0, u64::MAX), &none), Mark::None, "no mark was wanted");
+    }
+
+    #[test]
+    fn a_large_disk_has_room_though_its_percent_is_reached() {
+        let wanted = limits((85, 95), (30, 8));
+        let at = |before, free| reached(&of(before, free, 1_000), &wanted);
+        assert_eq!((at(Mark::None, 31), at(Mark::None, 30)), (Mark::None, Mark::Warning));
+        assert_eq!((at(Mark::Warning, 40), at(Mark::Warning, 41)), (Mark::Warning, Mark::None));
+        assert_eq!((at(Mark::Warning, 9), at(Mark::Warning, 8)), (Mark::Warning, Mark::Refusing));
+        assert_eq!((at(Mark::Refusing, 18), at(Mark::Refusing, 19)), (Mark::Refusing, Mark::Warning));
+        assert_eq!(reached(&of(Mark::None, 1, 10), &wanted), Mark::Warning, "a small disk goes by its percent");
     }
 }

@@ -251,6 +251,10 @@ pub struct LimitsFile {
     pub disk_warn_percent: Option<u64>,
     /// See [`Limits::disk_refuse_percent`].
     pub disk_refuse_percent: Option<u64>,
+    /// See [`Limits::disk_warn_free`].
+    pub disk_warn_free: Option<ByteSize>,
+    /// See [`Limits::disk_refuse_free`].
+    pub disk_refuse_free: Option<ByteSize>,
 }
 
 /// What every node of a cluster must agree on.
@@ -344,6 +348,10 @@ pub struct Limits {
     pub disk_warn_percent: u64,
     /// Used part of the disk, in percent, at which the node refuses ingest; 100: only once nothing more can be logged.
     pub disk_refuse_percent: u64,
+    /// While more than this is free the node does not warn, whatever the percent: few percent of a large disk are much.
+    pub disk_warn_free: ByteSize,
+    /// While more than this is free the node takes ingest, whatever the percent.
+    pub disk_refuse_free: ByteSize,
 }
 
 /// Everything a node runs with.
@@ -602,6 +610,8 @@ impl LimitsFile {
             queries_running_max: within(file, "limits.queries_running_max", queries, 1, 1 << 10)?,
             disk_warn_percent: within(file, "limits.disk_warn_percent", warn, 1, refuse)?,
             disk_refuse_percent: refuse,
+            disk_warn_free: self.disk_warn_free.unwrap_or(ByteSize(limits::DISK_FREE.0)),
+            disk_refuse_free: self.disk_refuse_free.unwrap_or(ByteSize(limits::DISK_FREE.1)),
         })
     }
 }

@@ -334,6 +334,8 @@ pub const LEASED_RETRY: Duration = Duration::from_secs(30);
 /// Used part of the disk, in percent, at which a node warns, and at which it refuses ingest: a few minutes of sealing,
 /// snapshots and the log's own growth still fit.
 pub const DISK_PERCENT: (u64, u64) = (85, 95);
+/// Free bytes above which it does neither, whatever the percent: a log of the usual size fits several times.
+pub const DISK_FREE: (u64, u64) = (32 << 30, 4 << 30);
 /// Time between two looks at how full the disk is.
 pub const DISK_LOOK: Duration = Duration::from_secs(1);
 

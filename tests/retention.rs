@@ -161,7 +161,8 @@ async fn a_rule_hides_records_whose_bytes_are_still_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_beyond_its_mark_refuses_ingest_and_says_so() {
-    let world = World::start(1, "\n[limits]\ndisk_warn_percent = 1\ndisk_refuse_percent = 1\n").await;
+    let settings = "\n[limits]\ndisk_warn_percent = 1\ndisk_refuse_percent = 1\ndisk_refuse_free = \"1048576 GiB\"\n";
+    let world = World::start(1, settings).await;
     let mut stream = StreamBody::new(NEW);
     stream.push(now(), "no room for this", []);
     let body = encode([&stream]);
