@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ast::{AggregateOp, Grouping, MetricExpr, RangeExpr};
+use super::ast::{AggregateOp, BinaryOp, Grouping, MetricExpr, RangeExpr};
 use super::error::QueryError;
 use super::partial::{CountSeries, Found, FoundRecords, Pairs, Partial, Seen};
 use super::plan::{Direction, Hidden, LogQuery, MetricQuery, Points, Query, ShardRequest, Want};
@@ -14,6 +14,8 @@ use super::scan::grouped;
 use crate::id::ShardId;
 use crate::label::Labels;
 use crate::limits::{QUERY_BYTES_MAX, SERIES_MAX};
+
+const NOT_READ: &str = "the parser refuses what is not evaluated";
 
 /// What a record or series takes in memory beside its texts, generously.
 const ITEM_BYTES: usize = 128;
@@ -314,21 +316,38 @@ fn evaluate(expr: &MetricExpr, points: Points, counts: &mut impl Iterator<Item =
             Value::Vector(vec![Series { labels: Labels::new::<&str, &str>([]), points }])
         }
         MetricExpr::Range(range) => Value::Vector(ranged(range, counts.next().expect("one of each range expression"))),
-        MetricExpr::Aggregate { op, grouping, inner } => match evaluate(inner, points, counts) {
+        MetricExpr::LabelReplace { .. } => unreachable!("{NOT_READ}"),
+        MetricExpr::Aggregate { op, grouping, inner, .. } => match evaluate(inner, points, counts) {
             Value::Scalar(_) => unreachable!("the parser refuses to aggregate a number"),
             Value::Vector(series) => Value::Vector(aggregate(*op, grouping, points, series)),
         },
-        MetricExpr::Binary { op, left, right } => {
+        MetricExpr::Binary { op, left, right, .. } => {
+            let op = *op;
             let (left, right) = (evaluate(left, points, counts), evaluate(right, points, counts));
             match (left, right) {
-                (Value::Scalar(left), Value::Scalar(right)) => Value::Scalar(op.apply(left, right)),
-                (Value::Vector(left), Value::Scalar(right)) => Value::Vector(map(left, |left| op.apply(left, right))),
-                (Value::Scalar(left), Value::Vector(right)) => Value::Vector(map(right, |right| op.apply(left, right))),
+                (Value::Scalar(left), Value::Scalar(right)) => Value::Scalar(apply(op, left, right)),
+                (Value::Vector(left), Value::Scalar(right)) => Value::Vector(map(left, |left| apply(op, left, right))),
+                (Value::Scalar(left), Value::Vector(right)) => {
+                    Value::Vector(map(right, |right| apply(op, left, right)))
+                }
                 (Value::Vector(left), Value::Vector(right)) => {
-                    Value::Vector(matched(left, right, |left, right| op.apply(left, right)))
+                    Value::Vector(matched(left, right, |left, right| apply(op, left, right)))
                 }
             }
         }
+    }
+}
+
+/// The result for two numbers, as IEEE 754 has it.
+fn apply(op: BinaryOp, left: f64, right: f64) -> f64 {
+    match op {
+        BinaryOp::Add => left + right,
+        BinaryOp::Subtract => left - right,
+        BinaryOp::Multiply => left * right,
+        BinaryOp::Divide => left / right,
+        BinaryOp::Modulo => left % right,
+        BinaryOp::Power => left.powf(right),
+        BinaryOp::Compare(_) | BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => unreachable!("{NOT_READ}"),
     }
 }
 
@@ -385,6 +404,13 @@ impl Fold {
             AggregateOp::Min => self.min,
             AggregateOp::Max => self.max,
             AggregateOp::Avg => self.sum / f64::from(self.count),
+            AggregateOp::Stddev
+            | AggregateOp::Stdvar
+            | AggregateOp::Topk
+            | AggregateOp::Bottomk
+            | AggregateOp::ApproxTopk
+            | AggregateOp::Sort
+            | AggregateOp::SortDesc => unreachable!("{NOT_READ}"),
         }
     }
 }

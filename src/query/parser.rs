@@ -5,13 +5,19 @@
 //! is refused by its name; nothing is skipped. The parser does not know time ranges or limits of answers.
 
 use super::ast::{
-    AggregateOp, BinaryOp, Expr, FilterOp, Grouping, LineFilter, LogExpr, MatchOp, Matcher, MetricExpr, RangeExpr,
-    RangeOp,
+    AggregateOp, BinaryOp, Expr, FilterOp, Grouping, LineFilter, LogExpr, MatchOp, Matcher, MetricExpr, Needle,
+    RangeExpr, RangeOp, Stage,
 };
 use super::error::{ParseCause, QueryError};
 use super::lexer::{Place, Token, tokens};
 use super::pattern;
 use crate::limits::{QUERY_DEPTH_MAX, QUERY_REGEXES_MAX, QUERY_TEXT_BYTES_MAX};
+
+/// The range aggregations that are read.
+const RANGES: [RangeOp; 4] = [RangeOp::CountOverTime, RangeOp::Rate, RangeOp::BytesOverTime, RangeOp::BytesRate];
+/// The vector aggregations that are read.
+const AGGREGATES: [AggregateOp; 5] =
+    [AggregateOp::Sum, AggregateOp::Count, AggregateOp::Min, AggregateOp::Max, AggregateOp::Avg];
 
 struct Parser {
     tokens: Vec<(Token, Place)>,
@@ -53,7 +59,10 @@ fn is_scalar(expr: &MetricExpr) -> bool {
     match expr {
         MetricExpr::Number(_) => true,
         MetricExpr::Binary { left, right, .. } => is_scalar(left) && is_scalar(right),
-        MetricExpr::Vector(_) | MetricExpr::Range(_) | MetricExpr::Aggregate { .. } => false,
+        MetricExpr::Vector(_)
+        | MetricExpr::Range(_)
+        | MetricExpr::Aggregate { .. }
+        | MetricExpr::LabelReplace { .. } => false,
     }
 }
 
@@ -180,7 +189,7 @@ impl Parser {
             }
             // `^` binds to the right: its right side may hold another one.
             let right = self.metric(if op == BinaryOp::Power { tightness } else { tightness + 1 })?;
-            left = MetricExpr::Binary { op, left: Box::new(left), right: Box::new(right) };
+            left = MetricExpr::binary(op, left, right);
         }
         Ok(left)
     }
@@ -216,11 +225,11 @@ impl Parser {
     }
 
     fn call(&mut self, name: &str) -> Result<MetricExpr, QueryError> {
-        let aggregate = AggregateOp::ALL.into_iter().find(|op| op.as_str() == name);
-        let range = RangeOp::ALL.into_iter().find(|op| op.as_str() == name);
+        let aggregate = AGGREGATES.into_iter().find(|op| op.as_str() == name);
+        let range = RANGES.into_iter().find(|op| op.as_str() == name);
         if aggregate.is_none() && range.is_none() && name != "vector" {
-            let ranges = RangeOp::ALL.map(RangeOp::as_str).join(", ");
-            let aggregates = AggregateOp::ALL.map(AggregateOp::as_str).join(", ");
+            let ranges = RANGES.map(RangeOp::as_str).join(", ");
+            let aggregates = AGGREGATES.map(AggregateOp::as_str).join(", ");
             return self.unsupported(format!("function {name:?} (not one of {ranges}, {aggregates}, vector)"));
         }
         self.count_node()?;
@@ -260,7 +269,7 @@ impl Parser {
             Some(grouping) => grouping,
             None => self.grouping()?.unwrap_or(Grouping::By(Vec::new())),
         };
-        Ok(MetricExpr::Aggregate { op, grouping, inner: Box::new(inner) })
+        Ok(MetricExpr::Aggregate { op, parameter: None, grouping, inner: Box::new(inner) })
     }
 
     fn grouping(&mut self) -> Result<Option<Grouping>, QueryError> {
@@ -285,22 +294,22 @@ impl Parser {
 
     /// `{..} |= "x" [5m]`, or the window between selector and filters.
     fn range(&mut self, op: RangeOp) -> Result<RangeExpr, QueryError> {
-        let mut logs = LogExpr { matchers: self.selector()?, filters: Vec::new() };
-        self.filters(&mut logs.filters)?;
+        let mut logs = LogExpr { matchers: self.selector()?, stages: Vec::new() };
+        self.filters(&mut logs.stages)?;
         if !self.take_symbol("[") {
             return self.expected("a line filter or a range such as [5m]");
         }
         let Token::Duration(window) = *self.peek() else { return self.expected("a duration such as 5m") };
         self.take();
         self.symbol("]")?;
-        self.filters(&mut logs.filters)?;
+        self.filters(&mut logs.stages)?;
         self.no_modifier()?;
-        Ok(RangeExpr { op, logs, window })
+        Ok(RangeExpr::new(op, logs, window))
     }
 
     fn logs(&mut self) -> Result<LogExpr, QueryError> {
-        let mut logs = LogExpr { matchers: self.selector()?, filters: Vec::new() };
-        self.filters(&mut logs.filters)?;
+        let mut logs = LogExpr { matchers: self.selector()?, stages: Vec::new() };
+        self.filters(&mut logs.stages)?;
         if matches!(self.peek(), Token::Symbol("[")) {
             return self.expected("a line filter or the end: a range stands within count_over_time or rate");
         }
@@ -373,7 +382,7 @@ impl Parser {
         Ok(())
     }
 
-    fn filters(&mut self, filters: &mut Vec<LineFilter>) -> Result<(), QueryError> {
+    fn filters(&mut self, stages: &mut Vec<Stage>) -> Result<(), QueryError> {
         loop {
             let symbol = self.peek_symbol();
             match symbol {
@@ -394,12 +403,12 @@ impl Parser {
                     self.count_regex(place)?;
                     pattern::line_regex(&alternative).map_err(|error| moved(error, place))?;
                 }
-                alternatives.push(alternative);
+                alternatives.push(Needle::Text(alternative));
                 if !self.take_name("or") {
                     break;
                 }
             }
-            filters.push(LineFilter { op, alternatives });
+            stages.push(Stage::Filter(LineFilter { op, alternatives }));
         }
     }
 
@@ -431,8 +440,9 @@ mod tests {
     #[test]
     fn a_health_check_is_read() {
         let vector = || Box::new(MetricExpr::Vector(1.0));
-        let sum = MetricExpr::Binary { op: BinaryOp::Add, left: vector(), right: vector() };
-        assert_eq!(parse("vector(1)+vector(1)").unwrap(), Expr::Metric(sum));
+        let found = parse("vector(1)+vector(1)").unwrap();
+        let Expr::Metric(MetricExpr::Binary { op: BinaryOp::Add, left, right, .. }) = found else { panic!("{found}") };
+        assert_eq!((left, right), (vector(), vector()));
     }
 
     #[test]
@@ -523,12 +533,13 @@ mod tests {
         let filter = (0_usize..4, prop::collection::vec("[a-z. \"\\\\]{0,5}", 1..3)).prop_map(|(op, texts)| {
             let op = FilterOp::ALL[op];
             let escaped = |text: String| if op.is_regex() { regex_syntax::escape(&text) } else { text };
-            LineFilter { op, alternatives: texts.into_iter().map(escaped).collect() }
+            let alternatives = texts.into_iter().map(|text| Needle::Text(escaped(text))).collect();
+            Stage::Filter(LineFilter { op, alternatives })
         });
         (prop::collection::vec(matcher, 0..3), prop::collection::vec(filter, 0..3)).prop_map(
-            |(mut matchers, filters)| {
+            |(mut matchers, stages)| {
                 matchers.push(Matcher { name: "app".into(), op: MatchOp::Equal, value: "x".into() });
-                LogExpr { matchers, filters }
+                LogExpr { matchers, stages }
             },
         )
     }
@@ -538,7 +549,7 @@ mod tests {
             (-1e9..1e9_f64).prop_map(MetricExpr::Number),
             any::<i32>().prop_map(|number| MetricExpr::Vector(f64::from(number))),
             (0_usize..4, logs(), 1..i64::MAX)
-                .prop_map(|(op, logs, window)| { MetricExpr::Range(RangeExpr { op: RangeOp::ALL[op], logs, window }) }),
+                .prop_map(|(op, logs, window)| MetricExpr::Range(RangeExpr::new(RANGES[op], logs, window))),
         ];
         leaf.prop_recursive(4, 12, 2, |inner| {
             let names = prop::collection::btree_set(name(), 0..3).prop_map(|names| names.into_iter().collect());
@@ -546,11 +557,13 @@ mod tests {
                 (0_usize..5, any::<bool>(), names, inner.clone()).prop_map(|(op, by, names, inner)| {
                     let grouping = if by { Grouping::By(names) } else { Grouping::Without(names) };
                     let inner = if is_scalar(&inner) { MetricExpr::Vector(1.0) } else { inner };
-                    MetricExpr::Aggregate { op: AggregateOp::ALL[op], grouping, inner: Box::new(inner) }
+                    MetricExpr::Aggregate { op: AGGREGATES[op], parameter: None, grouping, inner: Box::new(inner) }
                 }),
-                (0_usize..6, inner.clone(), inner).prop_map(|(op, left, right)| {
-                    MetricExpr::Binary { op: BinaryOp::ALL[op], left: Box::new(left), right: Box::new(right) }
-                }),
+                (0_usize..6, inner.clone(), inner).prop_map(|(op, left, right)| MetricExpr::binary(
+                    BinaryOp::ALL[op],
+                    left,
+                    right
+                )),
             ]
         })
     }

@@ -6,7 +6,7 @@ use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
-use super::ast::{FilterOp, LineFilter, MatchOp, Matcher};
+use super::ast::{FilterOp, LineFilter, MatchOp, Matcher, Needle as Wanted, Stage};
 use super::error::{ParseCause, QueryError};
 use super::lexer::Place;
 use crate::label::Labels;
@@ -114,9 +114,11 @@ struct LinePattern {
 
 impl LinePattern {
     fn new(filter: &LineFilter) -> Result<Self, QueryError> {
-        let needle = |text: &String| match filter.op {
-            FilterOp::Contains | FilterOp::NotContains => Ok(Needle::Text(finder(text.as_bytes()))),
-            FilterOp::Matches | FilterOp::NotMatches => {
+        let needle = |wanted: &Wanted| match (filter.op, wanted) {
+            (FilterOp::Contains | FilterOp::NotContains, Wanted::Text(text)) => {
+                Ok(Needle::Text(finder(text.as_bytes())))
+            }
+            (FilterOp::Matches | FilterOp::NotMatches, Wanted::Text(text)) => {
                 let hir = hir(text, syntax::Config::new())?;
                 // An expression without any operator is a text, and found faster as such.
                 if let HirKind::Literal(literal) = hir.kind() {
@@ -124,6 +126,9 @@ impl LinePattern {
                 } else {
                     compile(text, &hir).map(Needle::Regex)
                 }
+            }
+            (_, Wanted::Ip(_)) | (FilterOp::Pattern | FilterOp::NotPattern, _) => {
+                unreachable!("the parser refuses what is not evaluated")
             }
         };
         let needles = filter.alternatives.iter().map(needle).collect::<Result<_, _>>()?;
@@ -148,9 +153,11 @@ pub struct LineFilters {
 }
 
 impl LineFilters {
-    /// Compiles them all.
-    pub fn new(filters: &[LineFilter]) -> Result<Self, QueryError> {
-        let mut filters = filters.iter().map(LinePattern::new).collect::<Result<Vec<_>, _>>()?;
+    /// Compiles those among the stages.
+    pub fn new(stages: &[Stage]) -> Result<Self, QueryError> {
+        let filters =
+            stages.iter().filter_map(|stage| if let Stage::Filter(filter) = stage { Some(filter) } else { None });
+        let mut filters = filters.map(LinePattern::new).collect::<Result<Vec<_>, _>>()?;
         let required = |filter: &LinePattern| match filter.needles.as_slice() {
             [Needle::Text(finder)] if filter.positive && !finder.needle().is_empty() => Some(finder.needle().len()),
             _ => None,
@@ -263,9 +270,10 @@ mod tests {
             other in "[ab]{0,2}",
             op in prop::sample::select(vec![FilterOp::NotContains, FilterOp::Contains, FilterOp::Matches]),
         ) {
+            let text = |text: &str| Wanted::Text(text.to_owned());
             let filters = [
-                LineFilter { op: FilterOp::Contains, alternatives: vec![needle.clone()] },
-                LineFilter { op, alternatives: vec![other.clone(), "abab".into()] },
+                Stage::Filter(LineFilter { op: FilterOp::Contains, alternatives: vec![text(&needle)] }),
+                Stage::Filter(LineFilter { op, alternatives: vec![text(&other), text("abab")] }),
             ];
             let filters = LineFilters::new(&filters).unwrap();
             let text = lines.concat().into_bytes();

@@ -46,7 +46,7 @@ pub struct RangeParameters {
 }
 
 /// Records in [start, end) that pass.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogQuery {
     /// Which.
     pub logs: LogExpr,
@@ -104,7 +104,7 @@ pub struct MetricQuery {
 }
 
 /// Counts of the records in sliding windows, per series.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CountQuery {
     /// Which records.
     pub logs: LogExpr,
@@ -143,7 +143,7 @@ pub struct StreamsQuery {
 }
 
 /// Records in order of their offsets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OffsetQuery {
     /// Which records; `None`: every one.
     pub logs: Option<LogExpr>,
@@ -154,7 +154,7 @@ pub struct OffsetQuery {
 }
 
 /// What is asked of one shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Want {
     /// Records by time.
     Records(LogQuery),
@@ -178,7 +178,7 @@ pub struct Hidden {
 }
 
 /// A request to one shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardRequest {
     /// Whose records; `None`: everyone's, for the operator and for repair.
     pub tenant: Option<String>,
@@ -330,7 +330,8 @@ impl MetricQuery {
             match expr {
                 MetricExpr::Number(_) | MetricExpr::Vector(_) => {}
                 MetricExpr::Range(range) => visit(range, above),
-                MetricExpr::Aggregate { op, grouping, inner } => {
+                MetricExpr::LabelReplace { inner, .. } => walk(inner, None, visit),
+                MetricExpr::Aggregate { op, grouping, inner, .. } => {
                     walk(inner, (*op == AggregateOp::Sum).then_some(grouping), visit);
                 }
                 MetricExpr::Binary { left, right, .. } => {

@@ -110,7 +110,7 @@ type Fields<'a> = Vec<(&'a str, &'a str)>;
 impl Counter {
     pub(super) fn new(query: &CountQuery) -> Result<Self, QueryError> {
         Ok(Self {
-            filters: LineFilters::new(&query.logs.filters)?,
+            filters: LineFilters::new(&query.logs.stages)?,
             bytes_of_lines: query.bytes,
             window: query.window,
             points: query.points,

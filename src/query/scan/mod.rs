@@ -169,7 +169,7 @@ fn keep_records(query: &LogQuery) -> Result<Keeper, QueryError> {
         after: query.after.map(|(timestamp, offset)| order.key(timestamp, offset)),
         limit: query.limit as usize,
     };
-    Ok(Keeper::new(wanted, LineFilters::new(&query.logs.filters)?))
+    Ok(Keeper::new(wanted, LineFilters::new(&query.logs.stages)?))
 }
 
 fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
@@ -180,7 +180,7 @@ fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
         after: None,
         limit: query.limit as usize,
     };
-    Ok(Keeper::new(wanted, LineFilters::new(query.logs.as_ref().map_or(&[], |logs| &logs.filters))?))
+    Ok(Keeper::new(wanted, LineFilters::new(query.logs.as_ref().map_or(&[], |logs| &logs.stages))?))
 }
 
 impl Scan {
