@@ -348,7 +348,7 @@ impl Worker {
     /// Compares what is here with what the other replicas name. One that does not answer is asked in the next round.
     async fn compare(&self, files: &Files) {
         for node in self.sources() {
-            if let Ok(manifest) = self.manifest(node).await {
+            if let Ok(manifest) = self.manifest(node, false).await {
                 for offsets in diverging(&files.segments, &manifest.segments) {
                     // A life that ended is followed by one that finds it again.
                     let _ = self.myself.cast(ScrubberMessage::Diverges(node, offsets));
@@ -364,8 +364,8 @@ impl Worker {
         homes.into_iter().filter(|node| *node != site.env.node).take(limits::TRANSFER_SOURCES_MAX).collect()
     }
 
-    async fn manifest(&self, node: NodeId) -> Result<Manifest, String> {
-        let body = ManifestRequest { shard: self.arguments.shard }.encode();
+    async fn manifest(&self, node: NodeId, keep: bool) -> Result<Manifest, String> {
+        let body = ManifestRequest { shard: self.arguments.shard, keep }.encode();
         let links = &self.arguments.site.links;
         let answer = links.call(node, Method::Manifest, body, limits::TRANSFER_MANIFEST_DEADLINE).await;
         let bytes: Bytes = answer.map_err(|error| error.to_string())?;
@@ -466,7 +466,7 @@ impl Worker {
 
     async fn copy_from(&self, node: NodeId, wanted: &Wanted) -> Result<Option<Segment>, String> {
         let site = &self.arguments.site;
-        let manifest = self.manifest(node).await?;
+        let manifest = self.manifest(node, true).await?;
         let offer = find(node, &manifest, wanted)?;
         let _place = site.transfers.places().acquire_owned().await.expect("it is never closed");
         let name = repair::copy_name(&offer.name());

@@ -8,14 +8,10 @@ mod harness;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use harness::{MILLPOND, SOON, World, files, now, wait_until};
 use millpond_actors::load::{Outcome, StreamBody, encode};
 use millpond_actors::observe::{self, Source};
-
-/// Other nodes that compare what they hold lease a file for two minutes; it is tried again half a minute later at most.
-const LEASED: Duration = Duration::from_secs(200);
 
 const SEAL_SOON: &str = "\n[limits]\nhead_age_max = \"1s\"\n";
 const OLD: &str = r#"{service_name="old"}"#;
@@ -41,7 +37,7 @@ fn segments(world: &World, id: u64, shard: u32) -> Vec<PathBuf> {
 }
 
 async fn no_segment_of(world: &World, id: u64, gone: &[PathBuf], shard: u32) {
-    wait_until("the files of old segments disappear", LEASED, || async {
+    wait_until("the files of old segments disappear", SOON, || async {
         let left: Vec<_> = segments(world, id, shard).into_iter().filter(|file| gone.contains(file)).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("node {id}: {left:?}")) }
     })

@@ -278,7 +278,7 @@ impl FetcherState {
     }
 
     fn ask_manifest(&self, ticket: u64, source: NodeId) {
-        let body = ManifestRequest { shard: self.arguments.shard }.encode();
+        let body = ManifestRequest { shard: self.arguments.shard, keep: true }.encode();
         let call = self.arguments.site.links.call(source, Method::Manifest, body, limits::TRANSFER_MANIFEST_DEADLINE);
         let (myself, number) = (self.myself.clone(), self.number);
         tokio::spawn(async move {

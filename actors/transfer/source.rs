@@ -19,7 +19,8 @@ use crate::site::Site;
 /// How often the newest snapshot is looked for, where a newer one takes its place meanwhile.
 const LOOKS_MAX: u32 = 3;
 
-/// Answers with the manifest of the newest snapshot of a group, and keeps its files for the node that asks.
+/// Answers with the manifest of the newest snapshot of a group, and keeps its files for the node that asks where it wants
+/// them.
 pub fn manifest(site: &Site, from: NodeId, body: Bytes, answer: Answer) {
     let here = site.clone();
     run(site, answer, move || read_manifest(&here, from, &body));
@@ -58,8 +59,16 @@ fn run(site: &Site, answer: Answer, work: impl FnOnce() -> Result<Bytes, Refusal
 }
 
 fn read_manifest(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {
-    let ManifestRequest { shard } = ManifestRequest::decode(body).map_err(unreadable)?;
-    Ok(newest(site, from, Purpose::Replica, shard)?.encode())
+    let ManifestRequest { shard, keep } = ManifestRequest::decode(body).map_err(unreadable)?;
+    let manifest = if keep { newest(site, from, Purpose::Replica, shard)? } else { named(site, shard)? };
+    Ok(manifest.encode())
+}
+
+/// The manifest of the newest snapshot of a group here, without a lease: its files may go at any time. Blocking.
+fn named(site: &Site, shard: ShardId) -> Result<Manifest, Refusal> {
+    let newest = copy::newest(&*site.env.disk, shard).map_err(failed)?.ok_or(Refusal::NoSnapshot)?;
+    let (bytes, hash) = (newest.file.bytes, newest.file.hash);
+    Ok(Manifest { lease: 0, position: newest.position, bytes, hash, segments: newest.segments })
 }
 
 /// The manifest of the newest snapshot of a group here, its files leased to a node; blocking.

@@ -295,12 +295,16 @@ async fn a_newer_copy_that_is_asked_for_meanwhile_follows() {
 async fn what_is_copied_stays_until_its_lease_ends() {
     let (source, target) = pair().await;
     let old = store(&source.disk, 40, &[1_000, 2_000]);
-    let body = ManifestRequest { shard: SHARD }.encode();
+    let body = ManifestRequest { shard: SHARD, keep: true }.encode();
     let call = target.site.links.call(SOURCE, Method::Manifest, body, Duration::from_secs(1));
     let manifest = Manifest::decode(&call.await.unwrap()).unwrap();
     assert_eq!(manifest.segments, old);
     let new = store(&source.disk, 50, &[]);
     let disk = &*source.site.env.disk;
+    let body = ManifestRequest { shard: SHARD, keep: false }.encode();
+    let call = target.site.links.call(SOURCE, Method::Manifest, body, Duration::from_secs(1));
+    let compared = Manifest::decode(&call.await.unwrap()).unwrap();
+    assert_eq!((compared.lease, compared.position.index), (0, Index(50)), "who compares takes nobody's lease");
     copy::clean(disk, SHARD, Index(50), &new).unwrap();
     assert!(copy::is_there(disk, SHARD, Index(40), &old).unwrap());
     let held = disk.remove(&snapshot::path(SHARD, Index(40))).unwrap_err();
@@ -314,7 +318,7 @@ async fn what_is_copied_stays_until_its_lease_ends() {
 async fn what_retention_ends_while_it_is_copied_is_removed_once_its_lease_has_ended() {
     let (source, target) = pair().await;
     let segments = store(&source.disk, 40, &[1_000, 2_000]);
-    let body = ManifestRequest { shard: SHARD }.encode();
+    let body = ManifestRequest { shard: SHARD, keep: true }.encode();
     target.site.links.call(SOURCE, Method::Manifest, body, Duration::from_secs(1)).await.unwrap();
     let snapshotter = source.site.tree.seat::<SnapshotterMessage>("shard-2/snapshotter", Some("shard-2"));
     snapshotter.cast(SnapshotterMessage::Remove { shard: SHARD, first: Offset(1) }).unwrap();

@@ -4,7 +4,7 @@
 //! `digest` as 16 bytes of binary, the highest first.
 //!
 //! ```text
-//! manifest request   [shard u32]
+//! manifest request   [shard u32, keep bool]
 //! manifest answer    [lease u64, [index u64, term u64], bytes u64, hash, segments]: bytes and hash of the snapshot file
 //!                    segments: an array of [from, to, bytes, hash, digest, earliest, latest, raw bytes]
 //! chunk request      [shard u32, lease u64, file, offset u64, length u32]
@@ -32,12 +32,14 @@ pub const VERSION: u8 = 1;
 pub struct ManifestRequest {
     /// The group.
     pub shard: ShardId,
+    /// Whether the files are kept for the node that asks, which will copy some of them; otherwise it only compares.
+    pub keep: bool,
 }
 
 /// What a source says of its newest snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Under which the source keeps the files until it was not used for `TRANSFER_LEASE`.
+    /// Under which the source keeps the files until it was not used for `TRANSFER_LEASE`; 0 where it keeps none.
     pub lease: u64,
     /// The last entry in the snapshot.
     pub position: Position,
@@ -247,11 +249,11 @@ mod tests {
         }
 
         #[test]
-        fn a_request_reads_back(shard: u32, lease: u64, file in file(), offset: u64,
+        fn a_request_reads_back(shard: u32, keep: bool, lease: u64, file in file(), offset: u64,
                                 length in 0..=TRANSFER_CHUNK_BYTES as u32) {
             let request = ChunkRequest { shard: ShardId(shard), lease, file, offset, length };
             prop_assert_eq!(ChunkRequest::decode(&request.encode()).unwrap(), Some(request));
-            let request = ManifestRequest { shard: ShardId(shard) };
+            let request = ManifestRequest { shard: ShardId(shard), keep };
             prop_assert_eq!(ManifestRequest::decode(&request.encode()).unwrap(), request);
         }
 
