@@ -213,9 +213,9 @@ impl ShardsState {
             let free = self.roster.living().all(|(held, _)| held != shard) && !self.seats.contains_key(&shard);
             if free && next.standing(shard, replica)? == Standing::New {
                 // Whoever comes later learns from the log who there is.
-                let founders = cluster.placement(shard).filter(|_| cluster.is_founder(replica));
-                let began = founders
-                    .map_or_else(Members::default, |placement| Members::of(placement.replicas.values().copied(), []));
+                let founders = cluster.founders(shard).filter(|founders| founders.contains(&replica));
+                let began =
+                    founders.map_or_else(Members::default, |founders| Members::of(founders.iter().copied(), []));
                 next.begin(shard, replica, &began);
             }
         }

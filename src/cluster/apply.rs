@@ -94,7 +94,8 @@ impl Cluster {
         let most = map.shards.iter().map(|placement| placement.replicas.len()).max().unwrap_or_default();
         self.copies = u32::try_from(most).expect("at most as many as were just checked");
         self.replica_ids = ReplicaIds::after(self.replica_ids.highest().max(map.highest_replica()));
-        self.founders = map.highest_replica();
+        let founders = |placement: &Placement| (placement.shard, placement.replicas.values().copied().collect());
+        self.founders = map.shards.iter().map(founders).collect();
         self.shards = map;
         Ok(Applied::Placed { epoch: theirs })
     }

@@ -34,7 +34,7 @@ pub use formation::{
 };
 pub use steer::{Group, Step};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A node of the cluster, also one that was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +64,8 @@ pub struct Cluster {
     members: BTreeMap<NodeId, Member>,
     shards: ShardMap,
     replica_ids: ReplicaIds,
-    /// The highest replica of the first placement: those up to it began with their groups.
-    founders: ReplicaId,
+    /// The replicas of the first placement: their groups began with them.
+    founders: BTreeMap<ShardId, BTreeSet<ReplicaId>>,
     /// Copies of each shard; 0 before the shards are placed.
     copies: u32,
     /// The voters of the metadata group.
@@ -85,7 +85,7 @@ pub enum ClusterError {
     /// A committed command, or a snapshot, of a version that this binary does not know.
     #[error(
         "{what} has version {version}, this binary reads {VERSION}; {}",
-        if *version > VERSION { "start a newer one" } else { "version 1 was never released, begin with an empty data folder" }
+        if *version > VERSION { "start a newer one" } else { "it was never released, begin with an empty data folder" }
     )]
     Version {
         /// What was read.
@@ -122,7 +122,7 @@ impl Default for Cluster {
             members: BTreeMap::new(),
             shards: ShardMap::default(),
             replica_ids: ReplicaIds::after(ReplicaId(0)),
-            founders: ReplicaId(0),
+            founders: BTreeMap::new(),
             copies: 0,
             metadata: Placement { shard: ShardId::METADATA, replicas: BTreeMap::new() },
             observers: BTreeMap::new(),
@@ -175,9 +175,10 @@ impl Cluster {
         self.replica_ids
     }
 
-    /// Whether a replica of a shard began with its group; one that came later learns from the log who its members are.
-    pub fn is_founder(&self, replica: ReplicaId) -> bool {
-        replica <= self.founders
+    /// The replicas that the group of a shard began with, whoever belongs to it now. One that came later learns from the
+    /// log who its members are.
+    pub fn founders(&self, shard: ShardId) -> Option<&BTreeSet<ReplicaId>> {
+        self.founders.get(&shard)
     }
 
     /// The last entry that was applied.

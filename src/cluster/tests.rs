@@ -109,8 +109,8 @@ fn shards_are_placed_once() {
 
 #[test]
 fn another_version_is_named() {
-    let error = Cluster::default().apply(Index(1), &[0x92, 3, 0xc0]).unwrap_err();
-    assert!(matches!(error, ClusterError::Version { version: 3, .. }));
+    let error = Cluster::default().apply(Index(1), &[0x92, VERSION + 1, 0xc0]).unwrap_err();
+    assert!(matches!(error, ClusterError::Version { version: 4, .. }));
     assert!(error.to_string().contains("start a newer one"), "{error}");
     assert_eq!(error.class(), Class::Fatal);
     let error = Cluster::decode(&[0x92, 1, 0xc0]).unwrap_err();

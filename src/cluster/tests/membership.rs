@@ -115,6 +115,10 @@ fn a_replica_moves_from_one_node_to_another() {
     assert_eq!(cluster.holds(NodeId(4), store(4))[&ShardId(0)], Duty::Voter(come.replica));
     assert!(!cluster.holds(NodeId(1), store(1)).contains_key(&ShardId(0)));
     assert_eq!(cluster.wanted(ShardId(0)), Some(wanted));
+    assert!(
+        cluster.founders(ShardId(0)).unwrap().iter().eq(before.replicas.values()),
+        "whoever comes late begins with them"
+    );
     let no_move = CommandRefusal::NoMove { id: under_way.id };
     assert_eq!(refused(&mut cluster, &Command::EndMove { id: under_way.id }), no_move);
 }
