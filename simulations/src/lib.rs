@@ -12,6 +12,7 @@
 
 pub mod case;
 pub mod client;
+pub mod copies;
 pub mod draw;
 pub mod faults;
 pub mod ground;

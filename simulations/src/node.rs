@@ -291,6 +291,7 @@ impl Node {
     /// A bit on its disk is turned.
     pub fn expect_damage(&self) {
         self.state().damaged = true;
+        self.observed.damaged(self.id);
     }
 
     /// Whether a bit on its disk was turned.
@@ -436,7 +437,7 @@ impl Node {
         let (shared, now) = (Arc::new(disk.clone()), self.clock.now());
         let store = Store::open(&(shared.clone() as _), self.id, self.wal, now, draws)?;
         self.state().store = Some(store.identity.identity.store);
-        self.observed.starts(self.id, store.identity.identity.store);
+        self.observed.starts(self.id, store.identity.identity.store, disk.clone());
         if let Some((file, offset)) = &store.report.cut {
             self.observed.saw("torn tail cut");
             self.observed.trace.line(format_args!("n{} cut its log in {file} at {offset}", self.id));

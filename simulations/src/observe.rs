@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use millpond::id::{NodeId, StoreId};
+use millpond::storage::lossy::LossyDisk;
 use millpond_actors::env::Frame;
 use tracing::field::{Field, Visit};
 use tracing::span;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::copies;
 use crate::groups::{Configuration, Groups};
 use crate::trace::Trace;
 
@@ -74,6 +76,8 @@ struct State {
     /// Panics with these words are part of a fault.
     damage_allowed: bool,
     groups: Groups,
+    disks: BTreeMap<u64, LossyDisk>,
+    damaged: BTreeSet<u64>,
     /// Nodes that do not form the cluster and have not taken part in it yet.
     spares: BTreeSet<u64>,
 }
@@ -132,9 +136,16 @@ impl Observed {
         self.state().groups.taken_in(node.0);
     }
 
-    /// A node starts with this data folder.
-    pub fn starts(&self, node: NodeId, store: StoreId) {
-        self.state().groups.starts(node.0, store.0);
+    /// A node starts with this data folder, on this disk.
+    pub fn starts(&self, node: NodeId, store: StoreId, disk: LossyDisk) {
+        let mut state = self.state();
+        state.groups.starts(node.0, store.0);
+        state.disks.insert(node.0, disk);
+    }
+
+    /// A bit on the disk of a node is turned: what it holds from now on is not judged.
+    pub fn damaged(&self, node: NodeId) {
+        self.state().damaged.insert(node.0);
     }
 
     /// The life of a node ends.
@@ -194,7 +205,7 @@ impl Observed {
             "segment written" => self.saw("segment sealed"),
             "members changed" => self.members(fields),
             "a replica begins" => self.begins(fields),
-            "snapshot installed" => self.saw("snapshot installed"),
+            "snapshot installed" => self.installed(fields),
             "a replica has left this node" => {
                 let (shard, id) = (fields.text("shard").unwrap_or_default(), fields.number("replica").unwrap_or(0));
                 let wrong = self.state().groups.left(&shard, id);
@@ -296,6 +307,18 @@ impl Observed {
         };
         self.judged(home);
         self.judged(members);
+    }
+
+    /// Every file that came with a snapshot is what the snapshot says of it.
+    fn installed(&self, fields: &Fields) {
+        self.saw("snapshot installed");
+        let (Some(shard), Some(node)) = (fields.text("shard"), fields.number("node")) else { return };
+        let disk = {
+            let state = self.state();
+            state.disks.get(&node).filter(|_| !state.damaged.contains(&node)).cloned()
+        };
+        let wrong = disk.and_then(|disk| copies::unlike_its_snapshot(&disk, &shard));
+        self.judged(wrong.map(|why| format!("copy: node {node} installed what it did not check: {why}")));
     }
 
     fn began(&self, fields: &Fields) {

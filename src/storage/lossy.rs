@@ -287,6 +287,22 @@ impl LossyDisk {
         self.state().names.keys().filter(|path| path.contains(part)).cloned().collect()
     }
 
+    /// The files below a folder as they read now, on a disk of their own that nothing goes wrong with.
+    #[must_use]
+    pub fn copied(&self, folder: &str) -> Self {
+        let (copy, state) = (Self::new(0), self.state());
+        let below = |path: &&String| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        for path in state.names.keys().filter(below) {
+            let current = state.contents[&state.names[path]].current.clone();
+            let mut state = copy.state();
+            let id = state.next_id;
+            state.next_id += 1;
+            state.names.insert(path.clone(), id);
+            state.contents.insert(id, Content { durable: current.clone(), current, changes: Vec::new() });
+        }
+        copy
+    }
+
     /// The first sync after so many more operations that change the disk fails. What it should have made durable meets
     /// its fate at once, while reading still shows it, and no later sync tries again.
     pub fn fail_sync_after(&self, operations: u64) {
