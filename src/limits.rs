@@ -406,8 +406,9 @@ pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
 
 /// One piece of a file that is copied: one frame, so that appends go between any two of them.
 pub const TRANSFER_CHUNK_BYTES: usize = FRAME_BYTES_MAX;
-/// Bytes of a copy that are written before they are made durable: a sync of more would hold up those of the WAL.
-pub const TRANSFER_SYNC_BYTES: u64 = MIB as u64;
+/// Bytes of a segment, or of the copy of a file, that are written before they are made durable: a sync of more would hold
+/// up those of the WAL.
+pub const FILE_SYNC_BYTES: u64 = MIB as u64;
 /// Pieces of one copy that were asked for and are not on the disk yet.
 pub const TRANSFER_CHUNKS_IN_FLIGHT: usize = 2;
 /// What one node copies from others in a second, all shards together, and again what it serves, while it stores records:
@@ -578,7 +579,7 @@ const _: () = assert!(TRANSFER_LEASE_LEFT.as_millis() < TRANSFER_LEASE.as_millis
 const _: () = assert!(TRANSFER_LEASE_LEFT.as_millis() > TRANSFER_CHUNK_DEADLINE.as_millis());
 const _: () = assert!(MEMORY_BYTES >= MEMORY_BYTES_MIN && SHARDS <= SHARDS_MAX);
 const _: () = assert!(TRANSFER_CHUNK_BYTES <= FRAME_BYTES_MAX);
-const _: () = assert!(TRANSFER_SYNC_BYTES.is_multiple_of(TRANSFER_CHUNK_BYTES as u64));
+const _: () = assert!(FILE_SYNC_BYTES.is_multiple_of(TRANSFER_CHUNK_BYTES as u64));
 const _: () = assert!(TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES) < LINK_CREDIT_BYTES);
 const _: () = assert!(
     TRANSFERS_RUNNING_MAX * TRANSFER_CHUNKS_IN_FLIGHT * (TRANSFER_CHUNK_BYTES + FRAME_OVERHEAD_BYTES)

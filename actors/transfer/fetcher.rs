@@ -4,9 +4,6 @@
 //! nodes through the links, no faster than the node's pace, and works on files on worker threads. What it decides is
 //! `millpond::transfer::Fetch`'s. A restart loses the copy at hand, of which who asked is told; the files that were
 //! copied stay, and the next copy goes on with them.
-//!
-//! What the installed snapshot made useless stays as well: `millpond::storage::copy::clean` removes it, once the log
-//! says that the snapshot is the state.
 
 use std::fmt;
 use std::sync::Arc;

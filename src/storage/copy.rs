@@ -9,7 +9,7 @@
 //! - no whole segment that the snapshot here names is replaced by other bytes. Two replicas may encode the same records
 //!   into different bytes: where this node's own segment is whole it stays, and the snapshot is written to name it.
 //!
-//! What the new state does not need is removed later by [`clean`], once the log says that the new state is the one.
+//! Segments that the new state does not name are removed once a replica begins with it, older snapshots with the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,13 +17,12 @@ use std::io;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
-use super::segment::{self, folder};
+use super::disk::{Disk, DiskFile, OpenMode, is_sync_due, remove_if_there, remove_unless_leased};
+use super::repair::COPY;
+use super::segment::folder;
 use super::snapshot::{self, SnapshotError, failed};
-use crate::class::Class;
 use crate::entry::{Position, SegmentMeta};
 use crate::id::{Index, ShardId};
-use crate::limits::TRANSFER_SYNC_BYTES;
 
 /// What the name of an unfinished copy ends with.
 pub const PART: &str = ".part";
@@ -161,8 +160,7 @@ pub fn append(disk: &dyn Disk, shard: ShardId, name: &str, offset: u64, piece: &
         file.set_len(offset).map_err(failed("cut", &path))?;
     }
     file.write_at(offset, &[piece]).map_err(failed("write", &path))?;
-    let synced = |bytes: u64| bytes / TRANSFER_SYNC_BYTES;
-    if synced(offset) < synced(offset + piece.len() as u64) {
+    if is_sync_due(offset, piece.len()) {
         sync(disk, &*file, &path)?;
     }
     Ok(())
@@ -203,8 +201,8 @@ pub fn measure(disk: &dyn Disk, shard: ShardId, name: &str) -> Result<Option<Mea
     Ok(Some(Measured { bytes, hash: hash.digest128() }))
 }
 
-/// Puts a complete copy in its place, durable when it is done. Nothing else may work in the folder meanwhile. Files that
-/// the copy does not name stay; [`clean`] removes them.
+/// Puts a complete copy in its place, durable when it is done, and removes what other copies left unfinished. Nothing else
+/// may work in the folder meanwhile. Segments that the copy does not name stay: they go when the replica begins with it.
 pub fn install(disk: &dyn Disk, incoming: &Incoming) -> Result<Installation, SnapshotError> {
     let (shard, index) = (incoming.shard, incoming.position.index);
     let (folder, snapshot_name) = (folder(shard), snapshot::name(index));
@@ -246,36 +244,8 @@ pub fn install(disk: &dyn Disk, incoming: &Incoming) -> Result<Installation, Sna
         give_name(&snapshot_name)?;
         disk.sync_folder(&folder).map_err(failed("sync", &folder))?;
     }
+    discard(disk, shard)?;
     Ok(Installation::Done(Arrived { position: incoming.position, conf: stored.conf }))
-}
-
-/// Removes what an installed snapshot made useless: older ones, segments it does not name, and copies that were not
-/// finished. `segments` are those that the snapshot in its place names. Only for when the log says that it is the state.
-pub fn clean(disk: &dyn Disk, shard: ShardId, installed: Index, segments: &[SegmentMeta]) -> Result<(), CleanError> {
-    snapshot::remove_older(disk, shard, installed)?;
-    segment::remove_unregistered(disk, shard, segments)?;
-    Ok(discard(disk, shard)?)
-}
-
-/// Why a folder was not cleaned.
-#[derive(Debug, thiserror::Error)]
-pub enum CleanError {
-    /// A snapshot or a copy cannot be removed.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// A segment cannot be removed.
-    #[error(transparent)]
-    Segment(#[from] segment::SegmentError),
-}
-
-impl CleanError {
-    /// What the caller can do about it.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Snapshot(error) => error.class(),
-            Self::Segment(error) => error.class(),
-        }
-    }
 }
 
 /// Removes everything of a group whose replica is gone. Whether all of it is: what is leased stays until the next time.
@@ -291,10 +261,11 @@ pub fn clear(disk: &dyn Disk, shard: ShardId) -> Result<bool, SnapshotError> {
     Ok(names(disk, shard)?.is_empty())
 }
 
-/// Removes copies that were not finished, for when nobody goes on with them.
-pub fn discard(disk: &dyn Disk, shard: ShardId) -> Result<(), SnapshotError> {
+/// Removes what other copies left unfinished. The scrubber's copies of single files are its own to remove.
+fn discard(disk: &dyn Disk, shard: ShardId) -> Result<(), SnapshotError> {
     let folder = folder(shard);
-    for name in names(disk, shard)?.iter().filter(|name| name.ends_with(PART)) {
+    let mends = format!("{COPY}{PART}");
+    for name in names(disk, shard)?.iter().filter(|name| name.ends_with(PART) && !name.ends_with(&mends)) {
         let path = format!("{folder}/{name}");
         remove_if_there(disk, &path).map_err(failed("remove", &path))?;
     }

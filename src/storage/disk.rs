@@ -13,6 +13,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::limits::FILE_SYNC_BYTES;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -42,6 +44,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn free_bytes(&self) -> io::Result<u64>;
     /// Those and what is written already, by whomever.
     fn total_bytes(&self) -> io::Result<u64>;
+}
+
+/// Whether a long file that is written from its beginning on is made durable after `len` bytes at `offset`: so often that
+/// no sync has much to do.
+pub(super) fn is_sync_due(offset: u64, len: usize) -> bool {
+    offset / FILE_SYNC_BYTES < (offset + len as u64) / FILE_SYNC_BYTES
 }
 
 /// Removes a file unless it is gone already.

@@ -25,7 +25,7 @@ use crate::class::Class;
 use crate::entry::{Position, SegmentMeta, ShardSnapshot};
 use crate::id::{Index, Offset, ShardId};
 
-const COPY: &str = ".mend";
+pub(super) const COPY: &str = ".mend";
 
 /// Why files could not be looked at or put in their place. Damage is none of these: it is an answer.
 #[derive(Debug, thiserror::Error)]

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::disk::{Disk, DiskFile, OpenMode, remove_if_there, remove_unless_leased};
+use super::disk::{Disk, DiskFile, OpenMode, is_sync_due, remove_if_there, remove_unless_leased};
 use crate::class::Class;
 use crate::entry::{SegmentMeta, segment_offsets};
 use crate::id::{Offset, ShardId};
@@ -213,6 +213,9 @@ impl<'a> SegmentWriter<'a> {
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.file.write_at(self.position, &[bytes]).map_err(failed("write", &self.temporary))?;
+        if is_sync_due(self.position, bytes.len()) {
+            self.sync()?;
+        }
         self.hash.0.update(bytes);
         self.position += bytes.len() as u64;
         Ok(())
@@ -241,6 +244,13 @@ impl<'a> SegmentWriter<'a> {
         let len = u32::try_from(block.len()).expect("asserted above");
         self.blocks.push(BlockEntry { summary, position, len, sum: xxh3_64(block), streams: ids.into() });
         Ok(())
+    }
+
+    fn sync(&self) -> Result<(), SegmentError> {
+        if mutant!(SegmentUnsynced) {
+            return Ok(());
+        }
+        self.file.sync().map_err(failed("sync", &self.temporary))
     }
 
     /// Writes the index and makes the file durable under its name. `digest` is that of the records in the blocks.
@@ -272,9 +282,7 @@ impl<'a> SegmentWriter<'a> {
         self.append(&foot)?;
         (meta.bytes, meta.hash) = (self.position, self.hash.0.digest128());
 
-        if !mutant!(SegmentUnsynced) {
-            self.file.sync().map_err(failed("sync", &self.temporary))?;
-        }
+        self.sync()?;
         let folder = folder(self.shard);
         let path = format!("{folder}/{}", meta.name());
         self.disk.rename(&self.temporary, &path).map_err(failed("rename", &self.temporary))?;

@@ -356,7 +356,7 @@ fn a_full_disk_ends_a_copy_and_leaves_what_was_there() {
     assert!(why.contains("cannot write"), "{why}");
     assert_eq!(whole(&target).unwrap().0, Index(30));
     target.heal();
-    copy::discard(&target, SHARD).unwrap();
+    World::new(1, target.clone(), vec![Source::new(state(1, 45, 5, 0))]).run().unwrap();
     assert!(target.paths(PART).is_empty());
 }
 

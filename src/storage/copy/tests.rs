@@ -6,7 +6,7 @@ use crate::id::{Offset, Term};
 use crate::label::Labels;
 use crate::record::{Stream, Summary};
 use crate::storage::lossy::LossyDisk;
-use crate::storage::segment::{Segment, SegmentWriter};
+use crate::storage::segment::{Segment, SegmentWriter, remove_unregistered};
 
 const SHARD: ShardId = ShardId(3);
 
@@ -142,16 +142,23 @@ fn an_own_segment_of_other_bytes_stays_and_is_named() {
     assert_eq!((stored.snapshot.keys.len(), stored.conf), (1, Bytes::from_static(b"conf")));
 }
 
+/// What a replica does that begins with the copied state and then writes a snapshot.
+fn clean(disk: &dyn Disk, segments: &[SegmentMeta]) -> Result<(), Box<dyn std::error::Error>> {
+    snapshot::remove_older(disk, SHARD, Index(40))?;
+    Ok(remove_unregistered(disk, SHARD, segments)?)
+}
+
 #[test]
-fn cleaning_leaves_the_new_state_alone() {
+fn what_a_copy_made_useless_goes_and_the_new_state_stays() {
     let (source, target) = (state(1, 40, 3, 1), state(2, 30, 2, 1));
     let stray = seal(&target, SHARD, 8, b"stray");
     let here = newest(&source, SHARD).unwrap().unwrap().segments[..2].to_vec();
     let incoming = copy(&source, &target, &here, &[]).unwrap();
     append(&target, SHARD, "left", 0, b"over").unwrap();
     assert!(matches!(install(&target, &incoming).unwrap(), Installation::Done(_)));
-    assert!(survey(&target, SHARD).unwrap().files.contains_key(&stray.name()));
-    clean(&target, SHARD, Index(40), &incoming.segments).unwrap();
+    let files = survey(&target, SHARD).unwrap().files;
+    assert!(files.contains_key(&stray.name()) && !files.contains_key("left.part"), "{files:?}");
+    clean(&target, &incoming.segments).unwrap();
     let named = incoming.segments.iter().map(SegmentMeta::name).chain([snapshot::name(Index(40))]);
     assert_eq!(survey(&target, SHARD).unwrap().files.into_keys().collect::<BTreeSet<_>>(), named.collect());
     assert_eq!(readable(&target), Some(Index(40)));
@@ -170,8 +177,10 @@ fn a_piece_is_written_where_it_belongs_or_not_at_all() {
     let path = format!("{}/f.part", folder(SHARD));
     assert_eq!(read_piece(&disk, &path, 2, 2).unwrap(), None);
     assert_eq!(read_piece(&disk, "nowhere", 0, 1).unwrap(), None);
+    append(&disk, SHARD, "f.mend", 0, b"of the scrubber").unwrap();
     discard(&disk, SHARD).unwrap();
     assert_eq!(measure(&disk, SHARD, "f.part").unwrap(), None);
+    assert!(measure(&disk, SHARD, "f.mend.part").unwrap().is_some());
 }
 
 #[test]
@@ -221,7 +230,7 @@ proptest! {
         prop_assert!(matches!(install(&target, &incoming).unwrap(), Installation::Done(_)));
         let named = snapshot::read(&target, SHARD, Index(40)).unwrap().snapshot.segments;
         target.power_off_after(after % 8);
-        let _ = clean(&target, SHARD, Index(40), &named);
+        let _ = clean(&target, &named);
         target.crash();
         prop_assert_eq!(readable(&target), Some(Index(40)));
     }
