@@ -1,7 +1,8 @@
 //! LogQL as data: what the parser makes of a query's text and what travels to the shards.
 //!
-//! Nothing here is compiled or bound to a time range. `Display` writes LogQL that parses to the same tree. Source: the
-//! LogQL pages of Loki's documentation (<https://grafana.com/docs/loki/latest/query/>).
+//! Nothing here is compiled or bound to a time range. `Display` writes LogQL that parses to the same tree, wherever a
+//! text can say it: a `!=` or `!~` line filter cannot stand right behind a name of `drop` or `keep`. Source: the LogQL
+//! pages of Loki's documentation (<https://grafana.com/docs/loki/latest/query/>).
 
 use std::fmt;
 
@@ -545,6 +546,22 @@ impl RangeOp {
         }
     }
 
+    /// Whether it may be made of records, without `unwrap`.
+    pub fn takes_records(self) -> bool {
+        matches!(self, Self::CountOverTime | Self::Rate | Self::BytesOverTime | Self::BytesRate | Self::AbsentOverTime)
+    }
+
+    /// Whether it may be made of unwrapped numbers.
+    pub fn takes_numbers(self) -> bool {
+        !matches!(self, Self::CountOverTime | Self::BytesOverTime | Self::BytesRate)
+    }
+
+    /// Whether `by` and `without` may follow.
+    pub fn takes_grouping(self) -> bool {
+        self.takes_numbers()
+            && !matches!(self, Self::SumOverTime | Self::AbsentOverTime | Self::Rate | Self::RateCounter)
+    }
+
     /// Whether line bytes are counted rather than records.
     pub fn counts_bytes(self) -> bool {
         matches!(self, Self::BytesOverTime | Self::BytesRate)
@@ -589,6 +606,11 @@ impl AggregateOp {
             Self::Sort => "sort",
             Self::SortDesc => "sort_desc",
         }
+    }
+
+    /// Whether `by` and `without` may stand with it: an order has no groups, and Loki documents none for `approx_topk`.
+    pub fn takes_grouping(self) -> bool {
+        !matches!(self, Self::ApproxTopk | Self::Sort | Self::SortDesc)
     }
 
     /// Whether it takes a number of series.
@@ -645,6 +667,27 @@ impl BinaryOp {
         }
     }
 
+    /// Its sides with the parentheses that keep them what they are: powers bind to the right, all else to the left.
+    fn enclosed<'a>(
+        self,
+        left: &'a MetricExpr,
+        right: &'a MetricExpr,
+    ) -> (Enclosed<'a, MetricExpr>, Enclosed<'a, MetricExpr>) {
+        let tightness = |side: &MetricExpr| match side {
+            MetricExpr::Binary { op, .. } => op.tightness(),
+            MetricExpr::Number(_)
+            | MetricExpr::Vector(_)
+            | MetricExpr::Range(_)
+            | MetricExpr::Aggregate { .. }
+            | MetricExpr::LabelReplace { .. } => u8::MAX,
+        };
+        let to_the_right = self == Self::Power;
+        let looser = |side: &MetricExpr, same: bool| {
+            tightness(side) < self.tightness() || (same && tightness(side) == self.tightness())
+        };
+        (Enclosed(looser(left, to_the_right), left), Enclosed(looser(right, !to_the_right), right))
+    }
+
     /// Whether it works on sets of series.
     pub fn is_set(self) -> bool {
         matches!(self, Self::And | Self::Or | Self::Unless)
@@ -652,6 +695,15 @@ impl BinaryOp {
 }
 
 impl MetricExpr {
+    /// Whether it is one number at each time, without labels and without a series.
+    pub fn is_scalar(&self) -> bool {
+        match self {
+            Self::Number(_) => true,
+            Self::Binary { left, right, .. } => left.is_scalar() && right.is_scalar(),
+            Self::Vector(_) | Self::Range(_) | Self::Aggregate { .. } | Self::LabelReplace { .. } => false,
+        }
+    }
+
     /// Both sides joined without any word after the operator.
     pub fn binary(op: BinaryOp, left: Self, right: Self) -> Self {
         Self::Binary {
@@ -690,6 +742,66 @@ impl fmt::Display for Quoted<'_> {
             }
         }
         f.write_str("\"")
+    }
+}
+
+/// A number as LogQL reads it back.
+struct Real(f64);
+
+impl fmt::Display for Real {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = self.0 == 0.0 || (1e-6..1e21).contains(&self.0.abs());
+        if plain { write!(f, "{}", self.0) } else { write!(f, "{:e}", self.0) }
+    }
+}
+
+/// Nanoseconds as LogQL reads them back: `1h30m`.
+pub(super) struct Span(pub(super) i64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, u64); 7] = [
+            ("d", 86_400_000_000_000),
+            ("h", 3_600_000_000_000),
+            ("m", 60_000_000_000),
+            ("s", 1_000_000_000),
+            ("ms", 1_000_000),
+            ("us", 1_000),
+            ("ns", 1),
+        ];
+        if self.0 == 0 {
+            return f.write_str("0s");
+        }
+        if self.0 < 0 {
+            f.write_str("-")?;
+        }
+        let mut rest = self.0.unsigned_abs();
+        for (name, unit) in UNITS {
+            if rest >= unit {
+                write!(f, "{}{name}", rest / unit)?;
+                rest %= unit;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes as LogQL reads them back, in the largest unit that leaves no fraction: `20KB`.
+pub(super) struct Size(pub(super) u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, u64); 6] = [
+            ("GiB", 1 << 30),
+            ("GB", 1_000_000_000),
+            ("MiB", 1 << 20),
+            ("MB", 1_000_000),
+            ("KiB", 1 << 10),
+            ("KB", 1_000),
+        ];
+        let unit = UNITS.into_iter().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
+        let (name, unit) = unit.unwrap_or(("B", 1));
+        write!(f, "{}{name}", self.0 / unit)
     }
 }
 
@@ -732,7 +844,54 @@ impl fmt::Display for LineFilter {
 
 impl fmt::Display for Extraction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.label, Quoted(&self.expression))
+        f.write_str(&self.label)?;
+        if self.label == self.expression { Ok(()) } else { write!(f, "={}", Quoted(&self.expression)) }
+    }
+}
+
+/// Words that begin a stage where they stand right behind `|`.
+pub(super) const STAGES: [&str; 11] = [
+    "json",
+    "logfmt",
+    "pattern",
+    "regexp",
+    "unpack",
+    "line_format",
+    "label_format",
+    "drop",
+    "keep",
+    "decolorize",
+    "unwrap",
+];
+
+impl LabelFilter {
+    /// The label that is written first, unless a parenthesis is.
+    fn first_name(&self) -> Option<&str> {
+        match self {
+            Self::Text(Matcher { name, .. })
+            | Self::Number { name, .. }
+            | Self::Duration { name, .. }
+            | Self::Bytes { name, .. }
+            | Self::Ip { name, .. } => Some(name),
+            Self::And(left, _) => {
+                if matches!(**left, Self::Or(..)) {
+                    None
+                } else {
+                    left.first_name()
+                }
+            }
+            Self::Or(left, _) => left.first_name(),
+        }
+    }
+}
+
+/// A label filter behind `|`, where a label may not look like a stage.
+struct Piped<'a>(&'a LabelFilter);
+
+impl fmt::Display for Piped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = |name: &str| STAGES.iter().any(|stage| stage.eq_ignore_ascii_case(name));
+        if self.0.first_name().is_some_and(stage) { write!(f, "| ({})", self.0) } else { write!(f, "| {}", self.0) }
     }
 }
 
@@ -740,15 +899,27 @@ impl fmt::Display for LabelFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(matcher) => matcher.fmt(f),
-            Self::Number { name, op, value } => write!(f, "{name} {} {value}", op.as_str()),
-            Self::Duration { name, op, value } => write!(f, "{name} {} {value}ns", op.as_str()),
-            Self::Bytes { name, op, value } => write!(f, "{name} {} {value}B", op.as_str()),
+            Self::Number { name, op, value } => write!(f, "{name} {} {}", op.as_str(), Real(*value)),
+            Self::Duration { name, op, value } => write!(f, "{name} {} {}", op.as_str(), Span(*value)),
+            Self::Bytes { name, op, value } => write!(f, "{name} {} {}", op.as_str(), Size(*value)),
             Self::Ip { name, negative, range } => {
                 write!(f, "{name} {} ip({})", if *negative { "!=" } else { "=" }, Quoted(range))
             }
-            Self::And(left, right) => write!(f, "({left} and {right})"),
-            Self::Or(left, right) => write!(f, "({left} or {right})"),
+            Self::And(left, right) => {
+                let enclosed = (matches!(**left, Self::Or(..)), matches!(**right, Self::Or(..) | Self::And(..)));
+                write!(f, "{} and {}", Enclosed(enclosed.0, left), Enclosed(enclosed.1, right))
+            }
+            Self::Or(left, right) => write!(f, "{left} or {}", Enclosed(matches!(**right, Self::Or(..)), right)),
         }
+    }
+}
+
+/// With parentheses where they are needed.
+struct Enclosed<'a, T>(bool, &'a T);
+
+impl<T: fmt::Display> fmt::Display for Enclosed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 { write!(f, "({})", self.1) } else { self.1.fmt(f) }
     }
 }
 
@@ -784,7 +955,7 @@ impl fmt::Display for Stage {
             Self::Pattern(pattern) => write!(f, "| pattern {}", Quoted(pattern)),
             Self::Regexp(regex) => write!(f, "| regexp {}", Quoted(regex)),
             Self::Unpack => f.write_str("| unpack"),
-            Self::Labels(filter) => write!(f, "| {filter}"),
+            Self::Labels(filter) => Piped(filter).fmt(f),
             Self::LineFormat(template) => write!(f, "| line_format {}", Quoted(template)),
             Self::LabelFormat(formats) => write!(f, "| label_format {}", Listed(formats)),
             Self::Drop(choices) => write!(f, "| drop {}", Listed(choices)),
@@ -810,7 +981,7 @@ impl fmt::Display for Unwrap {
             Convert::DurationSeconds => write!(f, "| unwrap duration_seconds({label})")?,
             Convert::Bytes => write!(f, "| unwrap bytes({label})")?,
         }
-        self.filters.iter().try_for_each(|filter| write!(f, " | {filter}"))
+        self.filters.iter().try_for_each(|filter| write!(f, " {}", Piped(filter)))
     }
 }
 
@@ -827,15 +998,15 @@ impl fmt::Display for RangeExpr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(", self.op.as_str())?;
         if let Some(parameter) = self.parameter {
-            write!(f, "{parameter}, ")?;
+            write!(f, "{}, ", Real(parameter))?;
         }
         self.logs.fmt(f)?;
         if let Some(unwrap) = &self.unwrap {
             write!(f, " {unwrap}")?;
         }
-        write!(f, " [{}ns]", self.window)?;
+        write!(f, " [{}]", Span(self.window))?;
         if self.offset != 0 {
-            write!(f, " offset {}ns", self.offset)?;
+            write!(f, " offset {}", Span(self.offset))?;
         }
         f.write_str(")")?;
         self.grouping.as_ref().map_or(Ok(()), |grouping| write!(f, " {grouping}"))
@@ -865,8 +1036,8 @@ impl fmt::Display for Cardinality {
 impl fmt::Display for MetricExpr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Vector(number) => write!(f, "vector({number})"),
+            Self::Number(number) => Real(*number).fmt(f),
+            Self::Vector(number) => write!(f, "vector({})", Real(*number)),
             Self::Range(range) => range.fmt(f),
             Self::Aggregate { op, parameter, grouping, inner } => {
                 write!(f, "{}", op.as_str())?;
@@ -880,7 +1051,8 @@ impl fmt::Display for MetricExpr {
             }
             Self::Binary { op, bool_modifier, matching, cardinality, left, right } => {
                 let bool_modifier = if *bool_modifier { " bool" } else { "" };
-                write!(f, "({left}) {}{bool_modifier}{matching}{cardinality} ({right})", op.as_str())
+                let (left, right) = op.enclosed(left, right);
+                write!(f, "{left} {}{bool_modifier}{matching}{cardinality} {right}", op.as_str())
             }
             Self::LabelReplace { inner, to, replacement, from, regex } => {
                 let texts = [to, replacement, from, regex].map(|text| Quoted(text));
