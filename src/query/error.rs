@@ -33,12 +33,67 @@ pub enum ParseCause {
     /// A number that is none, or not finite.
     #[error("syntax error: {0:?} is not a number")]
     Number(String),
-    /// A duration that is none, zero, or too long.
-    #[error("syntax error: {0:?} is not a duration above zero, such as 5m or 1h30m")]
+    /// A duration that is none, or too long.
+    #[error("syntax error: {0:?} is not a duration such as 5m or 1h30m")]
     Duration(String),
-    /// A part of LogQL that this version does not run.
-    #[error("{0} is not supported")]
-    Unsupported(String),
+    /// A number of bytes that is none, or too large.
+    #[error("syntax error: {0:?} is not a number of bytes such as 20KB or 1.5MiB")]
+    Size(String),
+    /// `unwrap` where no number is made of records.
+    #[error("unwrap stands only within a range aggregation such as sum_over_time")]
+    UnwrapOutside,
+    /// A range aggregation of numbers without `unwrap`.
+    #[error("invalid aggregation {0} without unwrap")]
+    UnwrapMissing(String),
+    /// A range aggregation of records with `unwrap`.
+    #[error("invalid aggregation {0} with unwrap")]
+    UnwrapUnwanted(String),
+    /// An aggregation that knows no `by` and `without`.
+    #[error("grouping not allowed for {0} aggregation")]
+    GroupingUnwanted(String),
+    /// A number before the series that the aggregation does not take.
+    #[error("parameter {parameter} not supported for operation {op}")]
+    ParameterUnwanted {
+        /// The aggregation.
+        op: String,
+        /// The number.
+        parameter: String,
+    },
+    /// A number of series that is not a whole number above zero.
+    #[error("invalid parameter {0}: a whole number above zero is expected")]
+    ParameterRange(String),
+    /// A number beside an operator that works on sets of series.
+    #[error("unexpected literal for {side} leg of logical/set binary operation ({op})")]
+    LiteralInSet {
+        /// Left or right.
+        side: String,
+        /// The operator.
+        op: String,
+    },
+    /// A word after an operator that has no meaning there.
+    #[error("{word} is not allowed with {op:?}: it takes {allowed}")]
+    Modifier {
+        /// The word.
+        word: String,
+        /// The operator.
+        op: String,
+        /// Where the word may stand.
+        allowed: String,
+    },
+    /// A label that two lists of one operator, or two assignments of one stage, name.
+    #[error("label {label:?} stands twice in {place}: one of them would be lost")]
+    LabelTwice {
+        /// The label.
+        label: String,
+        /// Where.
+        place: String,
+    },
+    /// A label that queries cannot write.
+    #[error("{0} cannot be formatted")]
+    ReservedLabel(String),
+    /// A regular expression that extracts nothing.
+    #[error("at least one named capture must be supplied, such as (?P<name>..)")]
+    NoCapture,
     /// A selector that would match streams without any of its labels.
     #[error(
         "queries require at least one regexp or equality matcher that does not have an empty-compatible value. \
@@ -84,6 +139,9 @@ pub enum QueryError {
         /// What is wrong there.
         cause: ParseCause,
     },
+    /// A part of LogQL that this version reads but does not run.
+    #[error("{0} is not supported")]
+    Unsupported(String),
     /// A parameter beside the query.
     #[error("invalid {name}: {value:?}; expected {expected}")]
     Parameter {
@@ -214,6 +272,7 @@ impl QueryError {
     pub fn class(&self) -> Class {
         match self {
             Self::Parse { .. }
+            | Self::Unsupported(_)
             | Self::Parameter { .. }
             | Self::LogsAtInstant
             | Self::TooManyPoints { .. }

@@ -10,7 +10,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::ast::{AggregateOp, Expr, Grouping, LogExpr, Matcher, MetricExpr, RangeExpr};
+use super::ast::{
+    AggregateOp, BinaryOp, Cardinality, Expr, FilterOp, Grouping, LogExpr, Matcher, Matching, MetricExpr, Needle,
+    RangeExpr, RangeOp, Stage,
+};
 use super::error::QueryError;
 use super::parser;
 use crate::limits::{POINTS_MAX, QUERY_RANGES_MAX, RECORDS_PER_ANSWER};
@@ -251,6 +254,121 @@ pub fn limit(asked: Option<u64>) -> Result<u32, QueryError> {
     Ok(u32::try_from(limit).expect("at most RECORDS_PER_ANSWER"))
 }
 
+/// Refuses by its name what the parser reads and the engine does not run.
+pub fn evaluated(expr: &Expr) -> Result<(), QueryError> {
+    match expr {
+        Expr::Logs(logs) => evaluated_logs(logs),
+        Expr::Metric(metric) => evaluated_metric(metric),
+    }
+}
+
+fn unsupported<T>(what: impl Into<String>) -> Result<T, QueryError> {
+    Err(QueryError::Unsupported(what.into()))
+}
+
+fn evaluated_logs(logs: &LogExpr) -> Result<(), QueryError> {
+    logs.stages.iter().try_for_each(|stage| match stage {
+        Stage::Filter(filter) => {
+            let ip = filter.alternatives.iter().any(|needle| matches!(needle, Needle::Ip(_)));
+            match filter.op {
+                FilterOp::Pattern | FilterOp::NotPattern => {
+                    unsupported(format!("pattern line filter {:?}", filter.op.as_str()))
+                }
+                FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches if ip => {
+                    unsupported("line filter function \"ip\"")
+                }
+                FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches => Ok(()),
+            }
+        }
+        Stage::Json(_) => unsupported("stage \"| json\""),
+        Stage::Logfmt { .. } => unsupported("stage \"| logfmt\""),
+        Stage::Pattern(_) => unsupported("stage \"| pattern\""),
+        Stage::Regexp(_) => unsupported("stage \"| regexp\""),
+        Stage::Unpack => unsupported("stage \"| unpack\""),
+        Stage::Labels(filter) => unsupported(format!("label filter \"| {filter}\"")),
+        Stage::LineFormat(_) => unsupported("stage \"| line_format\""),
+        Stage::LabelFormat(_) => unsupported("stage \"| label_format\""),
+        Stage::Drop(_) => unsupported("stage \"| drop\""),
+        Stage::Keep(_) => unsupported("stage \"| keep\""),
+        Stage::Decolorize => unsupported("stage \"| decolorize\""),
+    })
+}
+
+fn evaluated_range(range: &RangeExpr) -> Result<(), QueryError> {
+    evaluated_logs(&range.logs)?;
+    let op = range.op.as_str();
+    if range.unwrap.is_some() {
+        return unsupported("stage \"| unwrap\"");
+    }
+    if range.offset != 0 {
+        return unsupported("modifier \"offset\"");
+    }
+    if range.grouping.is_some() {
+        return unsupported(format!("grouping of {op:?}"));
+    }
+    match range.op {
+        RangeOp::CountOverTime | RangeOp::Rate | RangeOp::BytesOverTime | RangeOp::BytesRate => Ok(()),
+        RangeOp::RateCounter
+        | RangeOp::SumOverTime
+        | RangeOp::AvgOverTime
+        | RangeOp::MinOverTime
+        | RangeOp::MaxOverTime
+        | RangeOp::FirstOverTime
+        | RangeOp::LastOverTime
+        | RangeOp::StddevOverTime
+        | RangeOp::StdvarOverTime
+        | RangeOp::QuantileOverTime
+        | RangeOp::AbsentOverTime => unsupported(format!("function {op:?}")),
+    }
+}
+
+fn evaluated_metric(expr: &MetricExpr) -> Result<(), QueryError> {
+    match expr {
+        MetricExpr::Number(_) | MetricExpr::Vector(_) => Ok(()),
+        MetricExpr::Range(range) => evaluated_range(range),
+        MetricExpr::Aggregate { op, inner, .. } => match op {
+            AggregateOp::Sum | AggregateOp::Count | AggregateOp::Min | AggregateOp::Max | AggregateOp::Avg => {
+                evaluated_metric(inner)
+            }
+            AggregateOp::Stddev
+            | AggregateOp::Stdvar
+            | AggregateOp::Topk
+            | AggregateOp::Bottomk
+            | AggregateOp::ApproxTopk
+            | AggregateOp::Sort
+            | AggregateOp::SortDesc => unsupported(format!("function {:?}", op.as_str())),
+        },
+        MetricExpr::Binary { op, matching, cardinality, left, right, .. } => {
+            match op {
+                BinaryOp::Compare(compare) => return unsupported(format!("comparison {:?}", compare.as_str())),
+                BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
+                    return unsupported(format!("set operator {:?}", op.as_str()));
+                }
+                BinaryOp::Add
+                | BinaryOp::Subtract
+                | BinaryOp::Multiply
+                | BinaryOp::Divide
+                | BinaryOp::Modulo
+                | BinaryOp::Power => {}
+            }
+            let plain = *matching == Matching::Ignoring(Vec::new()) && *cardinality == Cardinality::OneToOne;
+            if !plain {
+                return unsupported(format!("vector matching of {:?}", op.as_str()));
+            }
+            evaluated_metric(left)?;
+            evaluated_metric(right)
+        }
+        MetricExpr::LabelReplace { .. } => unsupported("function \"label_replace\""),
+    }
+}
+
+/// A query's text to a tree that the engine runs.
+pub fn parse_evaluated(text: &str) -> Result<Expr, QueryError> {
+    let expr = parser::parse(text)?;
+    evaluated(&expr)?;
+    Ok(expr)
+}
+
 impl Query {
     /// A query over a range: `/query_range`.
     pub fn range(text: &str, parameters: RangeParameters) -> Result<Self, QueryError> {
@@ -258,7 +376,7 @@ impl Query {
         if end < start {
             return Err(parameter("end", end, "a time not before start"));
         }
-        match parser::parse(text)? {
+        match parse_evaluated(text)? {
             Expr::Logs(logs) => {
                 let limit = limit(parameters.limit)?;
                 Ok(Self::Logs(LogQuery { logs, start, end, limit, direction, after: None }))
@@ -281,7 +399,7 @@ impl Query {
 
     /// A query at one time: `/query`. Records at one time have no meaning and are refused.
     pub fn instant(text: &str, time: i64) -> Result<Self, QueryError> {
-        match parser::parse(text)? {
+        match parse_evaluated(text)? {
             Expr::Logs(_) => Err(QueryError::LogsAtInstant),
             Expr::Metric(expr) => {
                 let points = Points { start: time, step: SECOND, count: 1 };
@@ -379,6 +497,31 @@ mod tests {
         assert!(matches!(range(rate, fine), Err(QueryError::TooManyPoints { points: 36_001, .. })));
         let wide = RangeParameters { start: i64::MIN, end: i64::MAX, ..parameters };
         assert!(matches!(range(rate, wide), Err(QueryError::Parameter { .. })));
+    }
+
+    #[test]
+    fn what_this_version_does_not_run_is_refused_by_name() {
+        for (text, name) in [
+            ("{a=\"b\"} | json", "stage \"| json\""),
+            ("{a=\"b\"} | label_format x=y", "stage \"| label_format\""),
+            ("{a=\"b\"} |= \"x\" | x > 5", "label filter \"| x > 5\""),
+            ("{a=\"b\"} |> \"<_> x\"", "pattern line filter \"|>\""),
+            ("{a=\"b\"} |= \"x\" or ip(\"10.0.0.0/8\")", "line filter function \"ip\""),
+            ("sum_over_time({a=\"b\"} | unwrap x [5m])", "stage \"| unwrap\""),
+            ("rate({a=\"b\"}[5m] offset 1h)", "modifier \"offset\""),
+            ("absent_over_time({a=\"b\"}[5m])", "function \"absent_over_time\""),
+            ("topk(5, rate({a=\"b\"}[5m]))", "function \"topk\""),
+            ("1 + rate({a=\"b\"}[5m]) > 5", "comparison \">\""),
+            ("rate({a=\"b\"}[5m]) and vector(1)", "set operator \"and\""),
+            ("sum(vector(1) + on (a) vector(1))", "vector matching of \"+\""),
+            ("label_replace(vector(1), \"a\", \"b\", \"c\", \"d\")", "function \"label_replace\""),
+        ] {
+            let refused = range(text, RangeParameters::default()).expect_err(text);
+            assert_eq!(refused, QueryError::Unsupported(name.to_owned()), "{text}");
+        }
+        for text in ["{a=\"b\"} |= \"x\" !~ \"y\"", "sum by (a) (bytes_rate({a=\"b\"}[5m])) / 5 + vector(1)"] {
+            assert_eq!(evaluated(&parser::parse(text).unwrap()), Ok(()));
+        }
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl From<QueryError> for Refused {
     fn from(error: QueryError) -> Self {
         let status = match &error {
             QueryError::Parse { .. }
+            | QueryError::Unsupported(_)
             | QueryError::Parameter { .. }
             | QueryError::LogsAtInstant
             | QueryError::TooManyPoints { .. }
