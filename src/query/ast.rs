@@ -1052,7 +1052,10 @@ impl fmt::Display for MetricExpr {
             Self::Binary { op, bool_modifier, matching, cardinality, left, right } => {
                 let bool_modifier = if *bool_modifier { " bool" } else { "" };
                 let (left, right) = op.enclosed(left, right);
-                write!(f, "{left} {}{bool_modifier}{matching}{cardinality} {right}", op.as_str())
+                // What many sides may be follows a list of labels, also an empty one.
+                let bare = *matching == Matching::Ignoring(Vec::new()) && *cardinality != Cardinality::OneToOne;
+                let ignoring = if bare { " ignoring ()" } else { "" };
+                write!(f, "{left} {}{bool_modifier}{ignoring}{matching}{cardinality} {right}", op.as_str())
             }
             Self::LabelReplace { inner, to, replacement, from, regex } => {
                 let texts = [to, replacement, from, regex].map(|text| Quoted(text));

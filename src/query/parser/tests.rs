@@ -81,6 +81,7 @@ fn every_construct_has_one_way_to_be_written() {
             "vector(1) > bool on (b, a,) group_left vector(2) or vector(3) unless ignoring () vector(4)",
             "vector(1) > bool on (a, b) group_left () vector(2) or vector(3) unless vector(4)",
         ),
+        ("vector(1) * ignoring () group_right (c) vector(2)", "vector(1) * ignoring () group_right (c) vector(2)"),
         (
             "label_replace(vector(1),`to`,`$1`,`from`,`(.*):.*`)",
             "label_replace(vector(1), \"to\", \"$1\", \"from\", \"(.*):.*\")",
@@ -417,11 +418,10 @@ fn modifiers() -> impl Strategy<Value = Modifiers> {
         if let Matching::On(on) = &matching {
             labels.retain(|label| !on.contains(label));
         }
-        let cardinality = match (&matching, side) {
-            (Matching::Ignoring(names), _) if names.is_empty() => Cardinality::OneToOne,
-            (_, 0) => Cardinality::OneToOne,
-            (_, 1) => Cardinality::ManyToOne(labels),
-            (_, _) => Cardinality::OneToMany(labels),
+        let cardinality = match side {
+            0 => Cardinality::OneToOne,
+            1 => Cardinality::ManyToOne(labels),
+            _ => Cardinality::OneToMany(labels),
         };
         (bool_modifier, matching, cardinality)
     })
