@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    backup, bench, completions, config_check, crash, demo, node, query, rebalance, replication, restore, send, serve,
-    shard, status, tail, tree,
+    backup, bench, completions, config_check, crash, demo, fmt, node, query, rebalance, replication, restore, send,
+    serve, shard, status, tail, tree,
 };
 
 /// A highly available log store: three equal nodes, one binary
@@ -35,6 +35,7 @@ enum Command {
     Send(send::Args),
     Query(query::Args),
     Tail(tail::Args),
+    Fmt(fmt::Args),
     Status(status::Args),
     Tree(tree::Args),
     Node(node::Args),
@@ -79,6 +80,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(args) => send::run(args).await,
         Command::Query(args) => query::run(args).await,
         Command::Tail(args) => tail::run(args).await,
+        Command::Fmt(args) => fmt::run(args),
         Command::Status(args) => status::run(args).await,
         Command::Tree(args) => tree::run(args).await,
         Command::Node(args) => node::run(args).await,

@@ -9,6 +9,7 @@ pub(crate) mod completions;
 pub(crate) mod config_check;
 pub(crate) mod crash;
 pub(crate) mod demo;
+pub(crate) mod fmt;
 pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod rebalance;

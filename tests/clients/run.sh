@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Starts the built binary, lets published clients send to it unmodified, and finds every record with a query.
-# Needs python3 with venv and pip, and the package registries; `cargo test` needs neither.
+# Starts the built binary, lets published clients send to it unmodified, and finds every record with a query. Then holds
+# its LogQL parser to the grammar that Grafana publishes.
+# Needs python3 with venv and pip, node with npm, and the package registries; `cargo test` needs none of them.
 # Usage: tests/clients/run.sh [MILLPOND]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -76,3 +77,6 @@ expect python-logging-loki '{service="python-client"}'
 
 CARGO_TARGET_DIR=$target/clients cargo run --quiet --locked --manifest-path tests/clients/tracing-loki/Cargo.toml -- "$url" "$records"
 expect tracing-loki '{service_name="rust-client"}'
+
+npm ci --prefix tests/clients/logql --ignore-scripts --no-audit --no-fund --loglevel=error
+node tests/clients/logql/compare.js "$millpond"
