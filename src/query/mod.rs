@@ -12,6 +12,7 @@ pub mod parser;
 pub mod partial;
 pub mod pattern;
 pub mod plan;
+pub mod quantity;
 pub mod scan;
 pub mod time;
 
