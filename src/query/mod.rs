@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod ast;
 pub mod error;
+pub mod ip;
 mod lexer;
 pub mod merge;
 pub mod parser;
