@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod ast;
+pub mod capture;
 pub mod error;
 pub mod ip;
 mod lexer;
