@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod plan;
 pub mod quantity;
 pub mod scan;
+pub mod template;
 pub mod time;
 
 pub use error::{ParseCause, QueryError};
