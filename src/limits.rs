@@ -393,6 +393,10 @@ pub const QUERY_REGEXES_MAX: usize = 16;
 pub const QUERY_RANGES_MAX: usize = 4;
 /// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
 pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
+/// Labels of one record within a query, those of its stream and its metadata included; stages find no more.
+pub const FIELDS_PER_RECORD_MAX: usize = 1_024;
+/// Names and values of the labels that the stages of a query give one record.
+pub const FIELD_BYTES_PER_RECORD_MAX: usize = MIB;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.
@@ -538,8 +542,16 @@ const _: () = assert!(LINK_HEARTBEAT.as_millis() * 4 <= LINK_SUSPECT_AFTER.as_mi
 const _: () = assert!(LINK_QUEUE_BYTES_MAX > MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES);
 const _: () = assert!(ENTRY_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(LINK_QUEUE_BYTES_MAX >= MESSAGE_BYTES_MAX);
-const _: () =
-    assert!(PARTIAL_BYTES + LINE_BYTES_MAX + (METADATA_FIELDS_MAX + LABELS_MAX) * 4 * KIB < PARTIAL_BYTES_MAX);
+const _: () = assert!(
+    PARTIAL_BYTES
+        + LINE_BYTES_MAX
+        + METADATA_BYTES_MAX
+        + (LABELS_MAX + 1) * 4 * KIB
+        + FIELD_BYTES_PER_RECORD_MAX
+        + FIELDS_PER_RECORD_MAX * 32
+        < PARTIAL_BYTES_MAX
+);
+const _: () = assert!(LABELS_MAX + METADATA_FIELDS_MAX < FIELDS_PER_RECORD_MAX);
 const _: () = assert!(QUERY_FANOUT_MAX * PARTIAL_BYTES_MAX <= QUERY_BYTES_MAX);
 const _: () = assert!(QUERY_TEXT_BYTES_MAX < FORM_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);

@@ -108,6 +108,16 @@ pub enum ParseCause {
         /// What the compiler said.
         why: String,
     },
+    /// A text within a query that is not of the form that its stage reads.
+    #[error("invalid {what} {text:?}: {why}")]
+    Text {
+        /// What it should be.
+        what: String,
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// More of something than a query may hold.
     #[error("too many {what}: at most {max} in one query")]
     TooMany {

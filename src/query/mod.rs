@@ -13,6 +13,7 @@ pub mod merge;
 pub mod parser;
 pub mod partial;
 pub mod pattern;
+pub mod pipeline;
 pub mod plan;
 pub mod quantity;
 pub mod scan;

@@ -1,0 +1,1 @@
+//! What the stages make of records, by the examples of the documentation and by arbitrary lines.
