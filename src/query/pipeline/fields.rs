@@ -241,6 +241,15 @@ pub(super) fn label_name(key: &str) -> Cow<'_, str> {
     Cow::Owned(name)
 }
 
+/// As [`label_name`], without a copy of a key that was copied before and is a name.
+pub(super) fn named(key: Cow<'_, str>) -> Cow<'_, str> {
+    match key {
+        Cow::Borrowed(key) => label_name(key),
+        Cow::Owned(key) if is_label_name(&key) => Cow::Owned(key),
+        Cow::Owned(key) => Cow::Owned(label_name(&key).into_owned()),
+    }
+}
+
 /// Appends what follows in a name, where a digit may come first.
 pub(super) fn push_label_name(name: &mut String, key: &str) {
     name.extend(key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));

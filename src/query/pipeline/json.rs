@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use super::fields::{Full, label_name, push_label_name};
+use super::fields::{Full, label_name, named, push_label_name};
 use super::{Broken, Failure, Found, Parser, refused};
 use crate::limits::{FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX, JSON_DEPTH_MAX};
 use crate::query::ast::Extraction;
@@ -438,13 +438,5 @@ impl<'l> Flat<'l> {
         }
         self.scalars.push((name, value));
         Ok(())
-    }
-}
-
-/// A key as the name of a label, without a copy where it is one.
-fn named(key: Cow<'_, str>) -> Cow<'_, str> {
-    match key {
-        Cow::Borrowed(key) => label_name(key),
-        Cow::Owned(key) => Cow::Owned(label_name(&key).into_owned()),
     }
 }

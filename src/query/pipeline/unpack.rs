@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::fields::{Failure, label_name};
+use super::fields::{Failure, named};
 use super::json::{Reader, Value};
 use super::{Broken, Processed};
 
@@ -41,10 +41,7 @@ fn read(line: &str) -> Result<Option<Packed<'_>>, Broken> {
                 entry.get_or_insert(text);
             }
             Value::Text(text) => {
-                let name = match key {
-                    Cow::Borrowed(key) => label_name(key),
-                    Cow::Owned(key) => Cow::Owned(label_name(&key).into_owned()),
-                };
+                let name = named(key);
                 if !name.is_empty() {
                     labels.push((name, text))
                 }
