@@ -10,11 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::merge::{Answer, AnswerRecord, Outcome};
 use super::partial::Seen;
-use super::scan::folded;
 use crate::id::ShardId;
 use crate::label::Labels;
 
-/// How metadata is shown: folded into the stream's labels, or beside each line, as a client asks with the header
+/// How metadata and what stages found are shown: folded into the stream's labels, or beside each line, as a client asks with the header
 /// `X-Loki-Response-Encoding-Flags: categorize-labels`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
@@ -54,30 +53,56 @@ fn sample(time: i64, value: f64) -> Value {
     json!([seconds(time), number(value)])
 }
 
+/// Names and values as they are shown.
+type Shown = BTreeMap<String, String>;
+
+/// The metadata of a record: a field with the name of one of its stream's labels goes by `name_extracted`. What is empty is
+/// left out, as in labels.
+fn metadata(record: &AnswerRecord) -> Shown {
+    let mut shown = Shown::new();
+    for (name, value) in &record.metadata {
+        let taken = record.labels.get(name).is_some();
+        shown.insert(if taken { format!("{name}_extracted") } else { name.clone() }, value.clone());
+    }
+    shown.retain(|_, value| !value.is_empty());
+    shown
+}
+
+fn shown_object(shown: Shown) -> Value {
+    Value::Object(shown.into_iter().map(|(name, value)| (name, Value::String(value))).collect())
+}
+
 /// The stream that a record is shown in, and the value it is shown as.
-fn shown(record: &AnswerRecord, encoding: Encoding) -> (Labels, Value) {
-    let metadata = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+fn shown(record: &AnswerRecord, encoding: Encoding) -> (Shown, Value) {
     let time = record.timestamp.to_string();
+    let mut stream: Shown = record.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let parsed = record.parsed.iter().cloned();
     match encoding {
-        Encoding::Folded if record.metadata.is_empty() => (record.labels.clone(), json!([time, record.line])),
-        Encoding::Folded => (folded(&record.labels, metadata), json!([time, record.line])),
+        Encoding::Folded => {
+            stream.extend(metadata(record));
+            stream.extend(parsed);
+            (stream, json!([time, record.line]))
+        }
         Encoding::Categorized => {
             let mut beside = Map::new();
             if !record.metadata.is_empty() {
-                beside.insert("structuredMetadata".to_owned(), object(metadata));
+                beside.insert("structuredMetadata".to_owned(), shown_object(metadata(record)));
             }
-            (record.labels.clone(), json!([time, record.line, beside]))
+            if !record.parsed.is_empty() {
+                beside.insert("parsed".to_owned(), shown_object(parsed.collect()));
+            }
+            (stream, json!([time, record.line, beside]))
         }
     }
 }
 
-fn stream((stream, values): (Labels, Vec<Value>)) -> Value {
-    json!({ "stream": labels(&stream), "values": values })
+fn stream((stream, values): (Shown, Vec<Value>)) -> Value {
+    json!({ "stream": shown_object(stream), "values": values })
 }
 
 /// Each stream once, sorted by labels.
 fn streams(records: &[AnswerRecord], encoding: Encoding) -> Value {
-    let mut streams: BTreeMap<Labels, Vec<Value>> = BTreeMap::new();
+    let mut streams: BTreeMap<Shown, Vec<Value>> = BTreeMap::new();
     for (stream, value) in records.iter().map(|record| shown(record, encoding)) {
         streams.entry(stream).or_default().push(value);
     }
@@ -86,7 +111,7 @@ fn streams(records: &[AnswerRecord], encoding: Encoding) -> Value {
 
 /// A stream for each run of its records, so that all records together keep their order.
 fn runs(records: &[AnswerRecord], encoding: Encoding) -> Value {
-    let mut runs: Vec<(Labels, Vec<Value>)> = Vec::new();
+    let mut runs: Vec<(Shown, Vec<Value>)> = Vec::new();
     for (stream, value) in records.iter().map(|record| shown(record, encoding)) {
         match runs.last_mut() {
             Some((last, values)) if *last == stream => values.push(value),
@@ -225,6 +250,7 @@ pub fn offsets_json(shard: ShardId, records: &[AnswerRecord], next: u64, end: u6
 #[cfg(test)]
 mod tests {
     use super::super::merge::Series;
+    use super::super::partial::Pairs;
     use super::super::plan::Points;
     use super::*;
 
@@ -236,8 +262,37 @@ mod tests {
             tenant: "fake".into(),
             labels: Labels::new([("app", "a\"b")]),
             line: line.to_owned(),
-            metadata: metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            metadata: pairs(metadata),
+            parsed: Vec::new(),
         }
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Pairs {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_stages_found_is_part_of_the_stream_or_shown_beside_the_line() {
+        let with = |level: &str| AnswerRecord {
+            parsed: pairs(&[("empty", ""), ("level", level)]),
+            ..record(1, "x", &[("app", "m"), ("k", "v")])
+        };
+        let found = answer(Outcome::Records(vec![with("high"), with("low"), with("high")]));
+        let json = parsed(&found.to_json(Encoding::Folded, Duration::ZERO));
+        let stream = |level| json!({ "app": "a\"b", "app_extracted": "m", "empty": "", "k": "v", "level": level });
+        let expected = json!([
+            { "stream": stream("high"), "values": [["1", "x"], ["1", "x"]] },
+            { "stream": stream("low"), "values": [["1", "x"]] },
+        ]);
+        assert_eq!(json["data"]["result"], expected);
+        let json = parsed(&found.to_json(Encoding::Categorized, Duration::ZERO));
+        let beside = json!({
+            "structuredMetadata": { "app_extracted": "m", "k": "v" }, "parsed": { "empty": "", "level": "high" }
+        });
+        assert_eq!(json["data"]["result"][0]["values"][0], json!(["1", "x", beside]));
+        assert_eq!(json["data"]["result"].as_array().map(Vec::len), Some(1));
+        let frame = parsed(tail_frame(&[with("high"), with("low")], Encoding::Folded).as_bytes());
+        assert_eq!(frame["streams"][1]["stream"]["level"], "low");
     }
 
     fn parsed(bytes: &[u8]) -> Value {

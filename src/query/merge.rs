@@ -31,12 +31,14 @@ pub struct AnswerRecord {
     pub timestamp: i64,
     /// Whose it is.
     pub tenant: std::sync::Arc<str>,
-    /// Its stream's labels.
+    /// Its stream's labels, as the stages of the query left them.
     pub labels: Labels,
     /// Its line.
     pub line: String,
     /// Its metadata, in the order it was sent.
     pub metadata: Pairs,
+    /// What stages found in it or set, sorted by name.
+    pub parsed: Pairs,
 }
 
 /// A series of numbers.
@@ -113,8 +115,8 @@ pub fn records(shard: ShardId, found: FoundRecords) -> Vec<AnswerRecord> {
         found.streams.into_iter().map(|stream| (stream.tenant.into(), labels(stream.labels))).collect();
     let answer = |record: super::partial::FoundRecord| {
         let (tenant, labels) = streams[record.stream as usize].clone();
-        let super::partial::FoundRecord { offset, timestamp, line, metadata, .. } = record;
-        AnswerRecord { shard, offset, timestamp, tenant, labels, line, metadata }
+        let super::partial::FoundRecord { offset, timestamp, line, metadata, parsed, .. } = record;
+        AnswerRecord { shard, offset, timestamp, tenant, labels, line, metadata, parsed }
     };
     found.records.into_iter().map(answer).collect()
 }
@@ -229,7 +231,7 @@ fn mismatch(why: &str) -> QueryError {
 }
 
 fn record_bytes(record: &AnswerRecord) -> usize {
-    record.line.len() + pairs_bytes(&record.metadata) + ITEM_BYTES
+    record.line.len() + pairs_bytes(&record.metadata) + pairs_bytes(&record.parsed) + ITEM_BYTES
 }
 
 /// Adds a shard's records; answers where to go on if more of them may belong.

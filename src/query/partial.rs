@@ -31,9 +31,12 @@ pub struct FoundRecord {
     pub line: String,
     /// Its metadata, in the order it was sent.
     pub metadata: Pairs,
+    /// What stages found in it or set, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parsed: Pairs,
 }
 
-/// A stream of found records.
+/// A stream of found records, as the stages of the query left it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundStream {
     /// Whose it is.

@@ -1,12 +1,13 @@
-//! Keeps the first records in an order, out of chunks that come in any order: at most a number of them, at most as
-//! many as one message between nodes carries.
+//! Keeps the first records in an order that pass the stages of a query, out of chunks that come in any order: at most a
+//! number of them, at most as many as one message between nodes carries.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::block::rows::{Rows, Stream, Summary};
 use crate::limits::PARTIAL_BYTES;
 use crate::query::partial::{FoundRecord, FoundRecords, FoundStream, Pairs, pairs};
-use crate::query::pattern::LineFilters;
+use crate::query::pipeline::{Origin, Pipeline, Processed, Record};
 
 /// What a record takes on the wire beside its texts, generously.
 const RECORD_BYTES: usize = 64;
@@ -61,18 +62,19 @@ struct Kept {
     stream: u32,
     line: String,
     metadata: Pairs,
+    parsed: Pairs,
 }
 
 impl Kept {
     fn bytes(&self) -> usize {
-        let metadata: usize = self.metadata.iter().map(|(n, v)| n.len() + v.len() + 2 * TEXT_BYTES).sum();
-        RECORD_BYTES + self.line.len() + metadata
+        let pairs = self.metadata.iter().chain(&self.parsed);
+        RECORD_BYTES + self.line.len() + pairs.map(|(n, v)| n.len() + v.len() + 2 * TEXT_BYTES).sum::<usize>()
     }
 }
 
 pub(super) struct Keeper {
     wanted: Wanted,
-    pub(super) filters: LineFilters,
+    pipeline: Arc<Pipeline>,
     /// Sorted by key.
     kept: Vec<Kept>,
     /// Records from here on were left out: none of them is kept.
@@ -82,8 +84,9 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(wanted: Wanted, filters: LineFilters) -> Self {
-        Self { wanted, filters, kept: Vec::new(), bound: None, streams: Vec::new(), indexes: BTreeMap::new() }
+    pub(super) fn new(wanted: Wanted, pipeline: Pipeline) -> Self {
+        let pipeline = Arc::new(pipeline);
+        Self { wanted, pipeline, kept: Vec::new(), bound: None, streams: Vec::new(), indexes: BTreeMap::new() }
     }
 
     pub(super) fn order(&self) -> Order {
@@ -102,8 +105,13 @@ impl Keeper {
             && chunk.last_offset >= self.wanted.from
     }
 
-    /// Rows worth keeping, in the order wanted, and how many had fitting time and stream. Reads lines only where
-    /// there are filters.
+    /// Whether [`Keeper::select`] reads lines.
+    pub(super) fn reads_lines(&self) -> bool {
+        !self.pipeline.leading().is_empty()
+    }
+
+    /// Rows worth a look, in the order wanted, and how many had fitting time and stream. Where the stages are line
+    /// filters alone, these are the rows to keep.
     pub(super) fn select(&mut self, rows: &Rows, shown: &[Option<i64>]) -> (Vec<u32>, u64) {
         let Wanted { order, time: (start, end), from, after, limit } = self.wanted;
         let (streams, timestamps, offsets) = (rows.stream_indexes(), rows.timestamps(), rows.offsets());
@@ -121,35 +129,50 @@ impl Keeper {
         let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
         let mut selected: Vec<u32> = (0..count).filter(fits).collect();
         let seen = selected.len() as u64;
-        if !self.filters.is_empty() {
+        if self.reads_lines() {
             let (text, ends) = rows.text();
-            self.filters.retain(text.as_bytes(), ends, &mut selected);
+            self.pipeline.leading().retain(text.as_bytes(), ends, &mut selected);
         }
         selected.sort_unstable_by_key(|row| key(*row));
-        if let Some(dropped) = selected.get(limit) {
+        if let Some(dropped) = selected.get(limit).filter(|_| self.pipeline.is_plain()) {
             self.leave_out(key(*dropped));
             selected.truncate(limit);
         }
         (selected, seen)
     }
 
-    /// Keeps rows that [`Keeper::select`] chose; all columns are there.
+    /// Keeps those of the rows that [`Keeper::select`] chose that pass; all columns are there.
     pub(super) fn keep(&mut self, rows: &Rows, selected: &[u32]) {
+        let pipeline = Arc::clone(&self.pipeline);
         let mut indexes: Vec<Option<u32>> = vec![None; rows.streams().len()];
-        let mut bytes = 0;
+        let (mut bytes, mut count) = (0, 0);
         for row in selected {
             let row = *row as usize;
             let (timestamp, offset) = (rows.timestamp(row), rows.offset(row));
             let key = self.wanted.order.key(timestamp, offset);
-            if bytes >= PARTIAL_BYTES {
+            if bytes >= PARTIAL_BYTES || count >= self.wanted.limit {
                 self.leave_out(key);
                 break;
             }
             let at = rows.stream_indexes()[row] as usize;
-            let stream = *indexes[at].get_or_insert_with(|| self.index(&rows.streams()[at]));
-            let metadata = rows.metadata(row).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            let kept = Kept { key, offset, timestamp, stream, line: rows.line(row).to_owned(), metadata };
+            let metadata = rows.metadata(row);
+            let kept = if pipeline.is_plain() {
+                let stream = *indexes[at].get_or_insert_with(|| self.index(&rows.streams()[at]));
+                let (line, metadata) = (rows.line(row).to_owned(), owned(metadata));
+                Kept { key, offset, timestamp, stream, line, metadata, parsed: Vec::new() }
+            } else {
+                let metadata: Vec<(&str, &str)> = metadata.collect();
+                let record = Record { timestamp, line: rows.line(row), labels: rows.stream(row), metadata: &metadata };
+                let Some(Processed { line, fields }) = pipeline.run(&record) else { continue };
+                let stream = match fields.stream() {
+                    None => *indexes[at].get_or_insert_with(|| self.index(&rows.streams()[at])),
+                    Some(labels) => self.index(&Stream { tenant: rows.streams()[at].tenant.clone(), labels }),
+                };
+                let (metadata, parsed) = (owned(fields.of(Origin::Metadata)), owned(fields.of(Origin::Parsed)));
+                Kept { key, offset, timestamp, stream, line: line.into_owned(), metadata, parsed }
+            };
             bytes += kept.bytes();
+            count += 1;
             self.kept.push(kept);
         }
         self.kept.sort_by_key(|kept| kept.key);
@@ -203,11 +226,15 @@ impl Keeper {
                 found.streams.push(FoundStream { tenant: stream.tenant.to_string(), labels: pairs(&stream.labels) });
                 u32::try_from(found.streams.len() - 1).expect("no more streams than records")
             });
-            let Kept { offset, timestamp, line, metadata, .. } = kept;
-            found.records.push(FoundRecord { stream, offset, timestamp, line, metadata });
+            let Kept { offset, timestamp, line, metadata, parsed, .. } = kept;
+            found.records.push(FoundRecord { stream, offset, timestamp, line, metadata, parsed });
         }
         found
     }
+}
+
+fn owned<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Pairs {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn stream_bytes(stream: &Stream) -> usize {

@@ -18,7 +18,8 @@ pub use count::{folded, grouped};
 
 use super::error::QueryError;
 use super::partial::{Found, Partial, Seen};
-use super::pattern::{LineFilters, StreamPattern};
+use super::pattern::StreamPattern;
+use super::pipeline::Pipeline;
 use super::plan::{Direction, Hidden, LogQuery, OffsetQuery, ShardRequest, Want};
 use crate::block::BlockError;
 use crate::block::l1::L1;
@@ -130,8 +131,7 @@ impl Work {
                 counter.count(&rows, shown, metadata)
             }
             Self::Keep(keeper) => {
-                let lines = !keeper.filters.is_empty();
-                let rows = chunk.rows(shard, Projection { lines, metadata: false })?;
+                let rows = chunk.rows(shard, Projection { lines: keeper.reads_lines(), metadata: false })?;
                 let (selected, seen) = keeper.select(&rows, shown);
                 if !selected.is_empty() {
                     keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected);
@@ -169,7 +169,7 @@ fn keep_records(query: &LogQuery) -> Result<Keeper, QueryError> {
         after: query.after.map(|(timestamp, offset)| order.key(timestamp, offset)),
         limit: query.limit as usize,
     };
-    Ok(Keeper::new(wanted, LineFilters::new(&query.logs.stages)?))
+    Ok(Keeper::new(wanted, Pipeline::new(&query.logs.stages)?))
 }
 
 fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
@@ -180,7 +180,7 @@ fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
         after: None,
         limit: query.limit as usize,
     };
-    Ok(Keeper::new(wanted, LineFilters::new(query.logs.as_ref().map_or(&[], |logs| &logs.stages))?))
+    Ok(Keeper::new(wanted, Pipeline::new(query.logs.as_ref().map_or(&[], |logs| &logs.stages))?))
 }
 
 impl Scan {

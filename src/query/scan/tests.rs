@@ -6,7 +6,10 @@ use super::*;
 use crate::block::l0;
 use crate::id::{Index, Key as RequestKey, Term};
 use crate::label::Labels;
-use crate::query::ast::{LogExpr, MetricExpr};
+use crate::query::ast::{
+    Expr, FilterOp, LabelChoice, LabelFilter, LabelFormat, LabelSource, LineFilter, LogExpr, MatchOp, Matcher,
+    MetricExpr, Needle, Stage,
+};
 use crate::query::merge::{AnswerRecord, Gather, Outcome, records};
 use crate::query::plan::{Query, RangeParameters, StreamsQuery, StreamsWant};
 use crate::record::{Record, StreamRecords};
@@ -68,6 +71,7 @@ fn world_on(disk: &LossyDisk, id: u32, batches: &[Vec<Sent>]) -> World {
                 labels: labels.clone(),
                 line: sent.line.clone(),
                 metadata: metadata.clone(),
+                parsed: Vec::new(),
             });
             let metadata = metadata.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
             let record = Record { timestamp: sent.timestamp, line: sent.line.as_str().into(), metadata };
@@ -173,6 +177,93 @@ fn passing(all: &[AnswerRecord], selector: usize, filter: usize) -> Vec<AnswerRe
     all.iter().filter(passes).cloned().collect()
 }
 
+fn everything() -> LogExpr {
+    match crate::query::parser::parse("{app=~`.+`}").unwrap() {
+        Expr::Logs(logs) => logs,
+        Expr::Metric(_) => panic!("a log query"),
+    }
+}
+
+type Process = fn(AnswerRecord) -> Option<AnswerRecord>;
+
+/// Stages, and what they make of one record.
+const PIPELINES: [(fn() -> Vec<Stage>, Process); 6] = [
+    (
+        || vec![Stage::Regexp("(?P<app>[ab])".to_owned()), equal("app_extracted", "a")],
+        |mut record| {
+            let first = record.line.chars().find(|letter| *letter != ' ')?;
+            record.parsed = vec![("app_extracted".to_owned(), first.to_string())];
+            (first == 'a').then(|| moved(record))
+        },
+    ),
+    (|| vec![Stage::Drop(vec![LabelChoice::Name("app".to_owned())])], |record| Some(stripped(record, "app"))),
+    (
+        || vec![equal("level", "l1")],
+        |record| {
+            let level = record.metadata.iter().any(|(name, value)| name == "level" && value == "l1");
+            (record.labels.get("level").is_none() && level).then(|| moved(record))
+        },
+    ),
+    (
+        || vec![Stage::Keep(vec![LabelChoice::Name("k".to_owned())])],
+        |mut record| {
+            record.labels = Labels::new::<&str, &str>([]);
+            record.metadata.retain(|(name, _)| name == "k");
+            Some(record)
+        },
+    ),
+    (
+        || {
+            let source = LabelSource::Rename("app".to_owned());
+            vec![Stage::LabelFormat(vec![LabelFormat { label: "name".to_owned(), source }]), Stage::Unpack]
+        },
+        |record| {
+            let name = record.labels.get("app").unwrap_or("").to_owned();
+            let mut record = stripped(record, "app");
+            let labels = record.labels.iter().chain([("name", name.as_str())]);
+            record.labels = Labels::new(labels);
+            let rest = record.line.trim_start();
+            let spaces = record.line.len() - rest.len();
+            let found = rest.chars().next().map_or("the end".to_owned(), |first| format!("{first:?}"));
+            let details = format!("expected an object, found {found} at byte {spaces}");
+            record.parsed =
+                vec![("__error__".to_owned(), "JSONParserErr".to_owned()), ("__error_details__".to_owned(), details)];
+            Some(record)
+        },
+    ),
+    (
+        || {
+            vec![
+                Stage::Decolorize,
+                Stage::Filter(LineFilter { op: FilterOp::Contains, alternatives: vec![Needle::Text("ab".to_owned())] }),
+            ]
+        },
+        |record| record.line.contains("ab").then(|| moved(record)),
+    ),
+];
+
+fn equal(name: &str, value: &str) -> Stage {
+    Stage::Labels(LabelFilter::Text(Matcher { name: name.to_owned(), op: MatchOp::Equal, value: value.to_owned() }))
+}
+
+/// Metadata as stages see it: by name, and under another one where its own is taken.
+fn moved(mut record: AnswerRecord) -> AnswerRecord {
+    for (name, _) in &mut record.metadata {
+        if record.labels.get(name).is_some() {
+            name.push_str("_extracted");
+        }
+    }
+    record.metadata.sort();
+    record
+}
+
+/// Without a label.
+fn stripped(record: AnswerRecord, unwanted: &str) -> AnswerRecord {
+    let mut record = moved(record);
+    record.labels = Labels::new(record.labels.iter().filter(|(name, _)| *name != unwanted));
+    record
+}
+
 /// The window counts of a record set, by a rule that names a record's series.
 fn naive(
     records: &[AnswerRecord],
@@ -235,14 +326,54 @@ proptest! {
     }
 
     #[test]
+    fn records_are_what_the_stages_make_of_them(
+        worlds in worlds(),
+        stages in 0..PIPELINES.len(),
+        (start, length) in (0_i64..40, 0_i64..40),
+        limit in 1_u32..20,
+        forward in any::<bool>(),
+        swapped in any::<bool>(),
+    ) {
+        let direction = if forward { Direction::Forward } else { Direction::Backward };
+        let (end, (stages, process)) = (start + length, PIPELINES[stages]);
+        let logs = LogExpr { stages: stages(), ..everything() };
+        let query = LogQuery { logs, start, end, limit, direction, after: None };
+        let order = if swapped { [1, 0] } else { [0, 1] };
+        let outcome = answered(Query::Logs(query), &worlds, &order);
+        let mut expected: Vec<AnswerRecord> = all(&worlds).into_iter().filter_map(process).collect();
+        expected.retain(|record| record.timestamp >= start && record.timestamp < end);
+        expected.sort_by_key(|record| (record.timestamp, record.shard, record.offset));
+        if !forward {
+            expected.reverse();
+        }
+        expected.truncate(limit as usize);
+        prop_assert_eq!(outcome, Outcome::Records(expected));
+    }
+
+    #[test]
+    fn records_by_offset_pass_the_stages_and_none_is_left_out(
+        worlds in worlds(), stages in 0..PIPELINES.len(), limit in 1_u32..9,
+    ) {
+        let world = &worlds[0];
+        let (stages, process) = PIPELINES[stages];
+        let logs = LogExpr { stages: stages(), ..everything() };
+        let mut query = OffsetQuery { logs: Some(logs), from: Some(0), limit };
+        let mut found = Vec::new();
+        while query.from < Some(world.view.end.0) {
+            let Found::Records(part) = scanned(&offsets(query.clone()), &world.view).found else { panic!("records") };
+            prop_assert!(part.records.len() <= limit as usize && Some(part.next) > query.from);
+            query.from = Some(part.next);
+            found.extend(records(ShardId(0), part));
+        }
+        let expected: Vec<AnswerRecord> = world.all.iter().cloned().filter_map(process).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_cut_part_goes_on_where_it_ended(worlds in worlds(), limit in 1_u32..6, forward in any::<bool>()) {
         let direction = if forward { Direction::Forward } else { Direction::Backward };
-        let logs = match crate::query::parser::parse("{app=~`.+`}").unwrap() {
-            crate::query::ast::Expr::Logs(logs) => logs,
-            crate::query::ast::Expr::Metric(_) => LogExpr::default(),
-        };
         let world = &worlds[0];
-        let mut query = LogQuery { logs, start: 0, end: 100, limit, direction, after: None };
+        let mut query = LogQuery { logs: everything(), start: 0, end: 100, limit, direction, after: None };
         let mut found = Vec::new();
         loop {
             let want = Want::Records(query.clone());
