@@ -397,6 +397,8 @@ pub const RECORDS_BY_OFFSET_MAX: usize = 32_768;
 pub const FIELDS_PER_RECORD_MAX: usize = 1_024;
 /// Names and values of the labels that the stages of a query give one record.
 pub const FIELD_BYTES_PER_RECORD_MAX: usize = MIB;
+/// What a stage of a query says of what it could not do; the rest is cut off.
+pub const ERROR_DETAILS_BYTES_MAX: usize = KIB;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::label::{Labels, is_label_name};
-use crate::limits::{FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX};
+use crate::label::Labels;
+use crate::limits::{ERROR_DETAILS_BYTES_MAX, FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX};
 
 /// The label that says what a stage could not do.
 pub const ERROR: &str = "__error__";
@@ -89,6 +89,8 @@ pub struct Fields<'a> {
     /// Bytes of names and values that stages set.
     parsed_bytes: usize,
     stream_changed: bool,
+    /// Names that stages set and that no parsed label has any more.
+    spent: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Fields<'a> {
@@ -102,10 +104,11 @@ impl<'a> Fields<'a> {
             metadata,
             parsed_bytes: 0,
             stream_changed: false,
+            spent: Vec::new(),
         };
         for (name, value) in metadata {
             let name = if labels.get(name).is_some() { extracted(name) } else { Cow::Borrowed(*name) };
-            fields.set(name, *value, Origin::Metadata);
+            fields.put(Field { name, value: Cow::Borrowed(*value), origin: Origin::Metadata });
         }
         fields
     }
@@ -124,9 +127,16 @@ impl<'a> Fields<'a> {
         self.fields.iter().map(|field| (&*field.name, &*field.value, field.origin))
     }
 
-    /// Sets a label, also over one of another origin.
+    /// Sets a label, also over one of another origin. No parser sets it after that.
     pub fn set(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>, origin: Origin) {
         let field = Field { name: name.into(), value: value.into(), origin };
+        if origin != Origin::Parsed {
+            self.spent.push(field.name.clone());
+        }
+        self.put(field);
+    }
+
+    fn put(&mut self, field: Field<'a>) {
         self.count(&field, true);
         match self.find(&field.name) {
             Ok(at) => {
@@ -139,22 +149,27 @@ impl<'a> Fields<'a> {
 
     /// Removes a label; its value and origin where there was one.
     pub fn remove(&mut self, name: &str) -> Option<(Cow<'a, str>, Origin)> {
-        let field = self.fields.remove(self.find(name).ok()?);
+        let at = self.find(name).ok()?;
+        let field = self.fields.remove(at);
         self.count(&field, false);
+        if field.origin == Origin::Parsed {
+            self.spent.push(field.name);
+        }
         Some((field.value, field.origin))
     }
 
     /// Removes labels that are not to stay.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(&str, &str) -> bool) {
-        let mut fields = std::mem::take(&mut self.fields);
-        fields.retain(|field| {
-            let stays = stays(&field.name, &field.value);
-            if !stays {
-                self.count(field, false);
+        for field in std::mem::take(&mut self.fields) {
+            if stays(&field.name, &field.value) {
+                self.fields.push(field);
+            } else {
+                self.count(&field, false);
+                if field.origin == Origin::Parsed {
+                    self.spent.push(field.name);
+                }
             }
-            stays
-        });
-        self.fields = fields;
+        }
     }
 
     /// Keeps the accounts of a field that comes or goes.
@@ -168,12 +183,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Sets what a parser found. Of a name that is found twice, by whichever parsers, the first value stands.
+    /// Sets what a parser found. A name that a stage has set before is not set again, so that of what is found twice, by
+    /// whichever parsers, the first value stands.
     pub(super) fn extract(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Full> {
         let name = if self.is_taken(&name) { extracted(&name) } else { name };
-        if let Ok(at) = self.find(&name)
-            && self.fields[at].origin == Origin::Parsed
-        {
+        let parsed = self.find(&name).is_ok_and(|at| self.fields[at].origin == Origin::Parsed);
+        if parsed || self.spent.contains(&name) {
             return Ok(());
         }
         self.room_for(&name, &value)?;
@@ -202,7 +217,8 @@ impl<'a> Fields<'a> {
     }
 
     /// Says what a stage could not do. The last one stands.
-    pub(super) fn fail(&mut self, failure: Failure, details: impl Into<Cow<'a, str>>) {
+    pub(super) fn fail(&mut self, failure: Failure, mut details: String) {
+        details.truncate(details.floor_char_boundary(ERROR_DETAILS_BYTES_MAX));
         self.set(ERROR, failure.as_str(), Origin::Parsed);
         self.set(ERROR_DETAILS, details, Origin::Parsed);
     }
@@ -228,9 +244,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A key as a label's name: `_` for each character that no name may have, and before a digit that comes first.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_' || character == ':'
+}
+
+/// A key as a label's name: `_` for each character but ASCII letters, digits, `_` and `:`, and before a digit that comes
+/// first.
 pub(super) fn label_name(key: &str) -> Cow<'_, str> {
-    if key.is_empty() || is_label_name(key) {
+    if is_name(key) {
         return Cow::Borrowed(key);
     }
     let mut name = String::with_capacity(key.len() + 1);
@@ -245,14 +266,18 @@ pub(super) fn label_name(key: &str) -> Cow<'_, str> {
 pub(super) fn named(key: Cow<'_, str>) -> Cow<'_, str> {
     match key {
         Cow::Borrowed(key) => label_name(key),
-        Cow::Owned(key) if is_label_name(&key) => Cow::Owned(key),
+        Cow::Owned(key) if is_name(&key) => Cow::Owned(key),
         Cow::Owned(key) => Cow::Owned(label_name(&key).into_owned()),
     }
 }
 
+fn is_name(key: &str) -> bool {
+    key.chars().all(is_plain) && !key.starts_with(|first: char| first.is_ascii_digit())
+}
+
 /// Appends what follows in a name, where a digit may come first.
 pub(super) fn push_label_name(name: &mut String, key: &str) {
-    name.extend(key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
+    name.extend(key.chars().map(|character| if is_plain(character) { character } else { '_' }));
 }
 
 fn extracted<'a>(name: &str) -> Cow<'a, str> {

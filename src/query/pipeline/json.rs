@@ -1,8 +1,8 @@
 //! `| json`: the scalars of a line's object as labels, or the values that lie at given paths. Numbers stay as they are
 //! written, and nothing is copied that needs no unescaping.
 //!
-//! A line is JSON as RFC 8259 has it, from its first byte to its last, or it is none: then nothing is found in it. Of a
-//! key that comes twice in an object the first value stands.
+//! A line is a JSON object as RFC 8259 has it, from its first byte to its last, or nothing is found in it. Of a key that
+//! comes twice in an object the first value stands.
 
 use std::borrow::Cow;
 
@@ -360,6 +360,9 @@ impl Parser for Json {
         }
         for (label, Path(path)) in &self.0 {
             let mut reader = Reader::new(line);
+            if reader.peek() != Some(b'{') {
+                return reader.expected("an object");
+            }
             let value = Path::find(path, &mut reader)?;
             reader.end()?;
             let value = match value {

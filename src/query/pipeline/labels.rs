@@ -1,6 +1,6 @@
 //! Conditions on labels, as text and as what text stands for. A label that cannot be read as what it is compared with
-//! sets `__error__` and lets the record pass, as does every such condition of a record with an error already; a record
-//! without the label does not pass.
+//! sets `__error__`, where nothing is said there yet, and lets the record pass. A record without the label does not pass,
+//! and one whose label is empty is one without it.
 
 use super::fields::{ERROR, ERROR_DETAILS, Failure, Fields};
 use super::refused;
@@ -47,35 +47,42 @@ impl LabelCondition {
     pub(super) fn holds(&self, fields: &mut Fields<'_>) -> bool {
         match self {
             Self::Text { name, pattern } => pattern.matches(fields.get(name).unwrap_or("")),
-            Self::Number { name, op, value } => read(fields, name, "a number", number)
-                .is_none_or(|found| found.is_some_and(|found| op.holds(&found, value))),
-            Self::Duration { name, op, value } => read(fields, name, "a duration", quantity::nanoseconds)
-                .is_none_or(|found| found.is_some_and(|found| op.holds(&found, value))),
-            Self::Bytes { name, op, value } => read(fields, name, "a number of bytes", quantity::bytes)
-                .is_none_or(|found| found.is_some_and(|found| op.holds(&found, value))),
-            Self::Ip { name, negative, range } => read(fields, name, "an address", |text| Some(range.holds(text)))
-                .is_none_or(|found| found.is_some_and(|found| found != *negative)),
+            Self::Number { name, op, value } => compare(fields, name, *op, value, "a number", number),
+            Self::Duration { name, op, value } => {
+                compare(fields, name, *op, value, "a duration", quantity::nanoseconds)
+            }
+            Self::Bytes { name, op, value } => compare(fields, name, *op, value, "a number of bytes", quantity::bytes),
+            // An address is asked for of records without errors alone.
+            Self::Ip { name, negative, range } => {
+                fields.error().is_some() || value(fields, name).is_some_and(|text| range.holds(text) != *negative)
+            }
             Self::And(left, right) => left.holds(fields) && right.holds(fields),
             Self::Or(left, right) => left.holds(fields) || right.holds(fields),
         }
     }
 }
 
-/// The value of a label; `Some(None)` where there is none, `None` where the record passes whatever it is compared with.
-fn read<T>(fields: &mut Fields<'_>, name: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
-    if name == ERROR || name == ERROR_DETAILS {
-        return Some(None);
+/// The value of a label that is compared as anything but text; what went wrong is text alone.
+fn value<'a>(fields: &'a Fields<'_>, name: &str) -> Option<&'a str> {
+    fields.get(name).filter(|text| !text.is_empty() && name != ERROR && name != ERROR_DETAILS)
+}
+
+fn compare<T: PartialOrd>(
+    fields: &mut Fields<'_>,
+    name: &str,
+    op: Compare,
+    with: &T,
+    what: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> bool {
+    let Some(text) = value(fields, name) else { return false };
+    if let Some(found) = read(text) {
+        return op.holds(&found, with);
     }
-    if fields.error().is_some() {
-        return None;
-    }
-    let Some(text) = fields.get(name) else { return Some(None) };
-    let value = read(text);
-    if value.is_none() {
+    if fields.error().is_none() {
         fields.fail(Failure::LabelFilter, format!("the value of {name} is not {what}"));
-        return None;
     }
-    Some(value)
+    true
 }
 
 /// A number as Go reads it, but for hexadecimal ones.

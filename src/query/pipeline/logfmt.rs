@@ -1,8 +1,7 @@
 //! `| logfmt`: `key=value` and `key="quoted value"`, with white space between them, as labels.
 //!
 //! A key without `=` has the empty value. A value that is not quoted holds no `=` and no `"`; a quoted one knows the
-//! escapes of JSON. A pair that is not of this form is passed over up to the next white space, or with `--strict` ends the
-//! parsing; a quote that is never closed ends it as well.
+//! escapes of JSON. What is not of this form is passed over up to the next white space, or with `--strict` ends the parsing.
 
 use std::borrow::Cow;
 
@@ -67,22 +66,26 @@ impl<'l> Scanner<'l> {
         self.line.as_bytes().get(self.at).copied()
     }
 
-    fn broken(&self, what: &str) -> Broken {
-        Broken { failure: Failure::Logfmt, details: format!("{what} at byte {}", self.at) }
+    fn broken<T>(&self, what: &str) -> Result<T, Broken> {
+        Err(Broken { failure: Failure::Logfmt, details: format!("{what} at byte {}", self.at) })
     }
 
-    /// Passes over what is left of a pair that is none.
-    fn unexpected<T>(&mut self, character: char) -> Result<T, Broken> {
-        let broken = self.broken(&format!("unexpected {character:?}"));
-        self.at += self.until(&[]);
-        Err(broken)
+    fn unexpected<T>(&self) -> Result<T, Broken> {
+        let found = self.line[self.at..].chars().next();
+        self.broken(&found.map_or("an unexpected end".to_owned(), |found| format!("unexpected {found:?}")))
     }
 
     /// The next pair; `None` at the end. What is no pair was passed over.
     fn next(&mut self) -> Option<Result<(&'l str, Cow<'l, str>), Broken>> {
         let rest = &self.line.as_bytes()[self.at..];
         self.at += rest.iter().position(|byte| *byte > b' ')?;
-        Some(self.pair())
+        let start = self.at;
+        let pair = self.pair();
+        if pair.is_err() {
+            self.at = start;
+            self.at += self.until(&[]);
+        }
+        Some(pair)
     }
 
     fn pair(&mut self) -> Result<(&'l str, Cow<'l, str>), Broken> {
@@ -90,39 +93,27 @@ impl<'l> Scanner<'l> {
         self.at += self.until(b"=\"");
         let key = &self.line[start..self.at];
         match self.peek() {
-            Some(b'"') => return self.unexpected('"'),
-            Some(b'=') if key.is_empty() => return self.unexpected('='),
+            Some(b'"') => return self.unexpected(),
+            Some(b'=') if key.is_empty() => return self.unexpected(),
             Some(b'=') => self.at += 1,
             Some(_) | None => return Ok((key, Cow::Borrowed(""))),
         }
-        let value = if self.peek() == Some(b'"') { self.quoted()? } else { self.plain()? };
-        Ok((key, value))
+        let value = if self.peek() == Some(b'"') { self.quoted()? } else { self.plain() };
+        if self.peek().is_some_and(|next| next > b' ') { self.unexpected() } else { Ok((key, value)) }
     }
 
-    fn plain(&mut self) -> Result<Cow<'l, str>, Broken> {
+    fn plain(&mut self) -> Cow<'l, str> {
         let start = self.at;
         self.at += self.until(b"=\"");
-        match self.peek() {
-            Some(b'=') => self.unexpected('='),
-            Some(b'"') => self.unexpected('"'),
-            Some(_) | None => Ok(Cow::Borrowed(&self.line[start..self.at])),
-        }
+        Cow::Borrowed(&self.line[start..self.at])
     }
 
     fn quoted(&mut self) -> Result<Cow<'l, str>, Broken> {
         let rest = &self.line[self.at..];
-        let Some(end) = closing_quote(rest) else {
-            let broken = self.broken("a quote that is never closed");
-            self.at = self.line.len();
-            return Err(broken);
-        };
-        let value = unescaped(&rest[..=end]);
-        let broken = self.broken("a quoted value with an unknown escape");
+        let Some(end) = closing_quote(rest) else { return self.broken("a quote that is never closed") };
+        let Some(value) = unescaped(&rest[..=end]) else { return self.broken("a quoted value with an unknown escape") };
         self.at += end + 1;
-        match (value, self.line[self.at..].chars().next()) {
-            (_, Some(next)) if next > ' ' => self.unexpected(next),
-            (value, _) => value.ok_or(broken),
-        }
+        Ok(value)
     }
 }
 

@@ -1,5 +1,5 @@
-//! `| regexp`: the named captures of the first match in a line as labels. A line without a match gives none, and a
-//! capture that took no part in the match is empty.
+//! `| regexp`: the named captures of the first match in a line as labels. A line without a match gives none, and neither
+//! does a capture that took no part in the match.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,8 @@ use regex_automata::meta::Regex;
 
 use super::{Broken, Found, Parser, refused};
 use crate::label::is_label_name;
-use crate::query::error::QueryError;
+use crate::query::error::{ParseCause, QueryError};
+use crate::query::lexer::Place;
 use crate::query::pattern::line_regex;
 
 pub(super) struct Regexp {
@@ -24,7 +25,7 @@ impl Regexp {
         let groups = regex.group_info().pattern_names(PatternID::ZERO).enumerate();
         let names: Vec<(usize, String)> = groups.filter_map(|(group, name)| Some((group, name?.to_owned()))).collect();
         if names.is_empty() {
-            return Err(refused("regexp", text, "at least one named capture such as (?P<name>..) is required"));
+            return Err(Place { line: 1, column: 1 }.refuse(ParseCause::NoCapture));
         }
         if let Some((_, name)) = names.iter().find(|(_, name)| !is_label_name(name)) {
             return Err(refused("regexp", text, format_args!("no label has the name {name:?}")));
@@ -41,8 +42,9 @@ impl Parser for Regexp {
             return Ok(());
         }
         for (group, name) in &self.names {
-            let value = captures.get_group(*group).map_or("", |span| &line[span.range()]);
-            found(Cow::Borrowed(name), Cow::Borrowed(value))?;
+            if let Some(span) = captures.get_group(*group) {
+                found(Cow::Borrowed(name), Cow::Borrowed(&line[span.range()]))?;
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::limits::{FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX, JSON_DEPTH_MAX};
+use crate::limits::{ERROR_DETAILS_BYTES_MAX, FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX, JSON_DEPTH_MAX};
 use crate::query::ast::{
     Compare, Convert, Extraction, FilterOp, LabelChoice, LabelFilter, LabelFormat, LabelSource, LineFilter, MatchOp,
     Matcher, Needle, Unwrap,
@@ -112,8 +112,9 @@ fn json_makes_a_label_of_each_scalar_and_passes_over_arrays() {
         ("response_status", "401"),
     ];
     assert_eq!(found(&[json()], DOCUMENT), pairs(&expected));
-    let sanitised = r#"{"a.b": {"c": "d"}, "1x": {"2y": 1.50, "é": -0e+1}, "Уфа": true, "no": null, "": 3, "e": ""}"#;
-    let expected = [("_1x_2y", "1.50"), ("_1x__", "-0e+1"), ("___", "true"), ("a_b_c", "d"), ("e", "")];
+    let sanitised =
+        r#"{"a.b": {"c": "d"}, "1x": {"2y": 1.50, "é": -0e+1}, "Уфа": true, "x:y": 0, "no": null, "": 3, "e": ""}"#;
+    let expected = [("_1x_2y", "1.50"), ("_1x__", "-0e+1"), ("___", "true"), ("a_b_c", "d"), ("e", ""), ("x:y", "0")];
     assert_eq!(found(&[json()], sanitised), pairs(&expected));
     assert_eq!(found(&[json()], r#" {"a": "\u00e9\ud83d\ude00\ud800\n\/"} "#), pairs(&[("a", "é😀\u{fffd}\n/")]));
 }
@@ -137,8 +138,8 @@ fn json_finds_what_lies_at_paths() {
         ("ua", "curl/7.68.0"),
     ];
     assert_eq!(found(&[Stage::Json(extractions(&wanted))], DOCUMENT), pairs(&expected));
-    let nested = Stage::Json(extractions(&[("a", "[1][0].b"), ("c", "[0]")]));
-    assert_eq!(found(&[nested], r#"[null, [{"b": false}]]"#), pairs(&[("a", "false")]));
+    let nested = Stage::Json(extractions(&[("a", "x[1][0].b"), ("c", "x[0]"), ("d", "[0]")]));
+    assert_eq!(found(&[nested], r#"{"x": [null, [{"b": false}]]}"#), pairs(&[("a", "false")]));
     for path in
         ["", ".a", "a.", "a[", "a[0", "a[x]", "a[-1]", "a[1.5]", "a[[0]]", "a b", "1a", "a]", "a..b", "é", "a[null]"]
     {
@@ -158,11 +159,14 @@ fn a_line_that_is_not_json_as_a_whole_gives_no_label_and_an_error() {
     let broken = found(&[json()], r#"{"a":x}"#);
     assert_eq!(broken[1].1, r#"expected a value, found 'x' at byte 5"#);
     let paths = Stage::Json(extractions(&[("a", "a")]));
-    assert_eq!(error_of(&found(&[paths], r#"{"a":1"#)), Some("JSONParserErr"));
+    for line in [r#"{"a":1"#, r#"{"a":1} x"#, "[1]", "3"] {
+        assert_eq!(error_of(&found(std::slice::from_ref(&paths), line)), Some("JSONParserErr"), "{line}");
+    }
 }
 
 #[test]
 fn what_a_line_holds_is_bounded_and_the_error_names_the_bound() {
+    let labels = none();
     let deep = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
     assert_eq!(error_of(&found(&[json()], &deep(JSON_DEPTH_MAX))), None);
     let found_in = found(&[json()], &deep(JSON_DEPTH_MAX + 1));
@@ -177,6 +181,9 @@ fn what_a_line_holds_is_bounded_and_the_error_names_the_bound() {
     assert!(many[1].1.contains(&FIELDS_PER_RECORD_MAX.to_string()), "{many:?}");
     let many = found(&[logfmt(false, false, &[])], &wide(FIELDS_PER_RECORD_MAX + 1, " ", |key| format!("k{key}=1")));
     assert_eq!((error_of(&many), many.len()), (Some("RecordLimitErr"), FIELDS_PER_RECORD_MAX + 2));
+    let mut fields = Fields::new(&labels, &[]);
+    fields.fail(Failure::Template, "é".repeat(ERROR_DETAILS_BYTES_MAX));
+    assert_eq!(fields.get(ERROR_DETAILS).map(str::len), Some(ERROR_DETAILS_BYTES_MAX));
     let long = "a".repeat(100_000);
     let nested = format!(r#"{{"{long}":{{{}}}}}"#, wide(20, ",", |key| format!("\"k{key}\":1")));
     let many = found(&[json()], &nested);
@@ -221,7 +228,8 @@ fn logfmt_passes_over_what_is_no_pair_and_ends_there_when_it_is_strict() {
         assert_eq!(error_of(&strict), Some("LogfmtParserErr"), "{line}");
         assert_eq!(strict.last(), Some(&("a".to_owned(), "1".to_owned())), "{line}");
     }
-    assert_eq!(found(&[logfmt(false, false, &[])], "a=1 b=\"never closed c=3"), pairs(&[("a", "1")]));
+    let open = found(&[logfmt(false, false, &[])], "a=1 b=\"never closed c=3");
+    assert_eq!(open, pairs(&[("a", "1"), ("c", "3")]));
     let strict = found(&[logfmt(true, false, &[])], "a=b=c");
     assert_eq!(strict[1].1, "unexpected '=' at byte 3");
 }
@@ -247,7 +255,7 @@ fn pattern_and_regexp_make_labels_of_their_captures() {
     assert_eq!(found(std::slice::from_ref(&regexp), line), pairs(&expected));
     assert_eq!(found(&[regexp], "nothing of it"), pairs(&[]));
     let optional = Stage::Regexp("(?P<a>x)|(?P<b>y)".to_owned());
-    assert_eq!(found(&[optional], "y"), pairs(&[("a", ""), ("b", "y")]));
+    assert_eq!(found(&[optional], "y"), pairs(&[("b", "y")]));
     for refused in ["no capture", "(unnamed)", "(?P<a.b>x)", "(", "(?P<a>x)(?P<a>y)"] {
         assert!(Pipeline::new(&[Stage::Regexp(refused.to_owned())]).is_err(), "{refused}");
     }
@@ -312,6 +320,13 @@ fn of_a_name_found_twice_the_first_value_stands() {
     assert_eq!(found(&[logfmt(false, false, &[])], "a=1 a=2"), pairs(&[("a", "1")]));
     let regexp = Stage::Regexp("(?P<a>.)(?P<b>.)".to_owned());
     assert_eq!(found(&[logfmt(false, false, &[]), regexp], "a=1"), pairs(&[("a", "1"), ("b", "=")]));
+    let drop = Stage::Drop(vec![LabelChoice::Name("a".to_owned())]);
+    assert_eq!(found(&[json(), drop, json()], r#"{"a": 1, "b": 2}"#), pairs(&[("b", "2")]));
+    let rename =
+        |label: &str, from: &str| LabelFormat { label: label.to_owned(), source: LabelSource::Rename(from.to_owned()) };
+    let renamed = Stage::LabelFormat(vec![rename("a", "app"), rename("c", "b")]);
+    let found = through(&[json(), renamed, json()], &stream(), &[], r#"{"a": 1, "b": 2, "c": 3}"#).unwrap().1;
+    assert_eq!(found, pairs(&[("a of the stream", "web"), ("c", "2"), ("level of the stream", "low")]));
 }
 
 #[test]
@@ -348,14 +363,15 @@ fn labels_are_compared_as_what_they_are_compared_with() {
 fn a_label_that_cannot_be_read_is_an_error_and_the_record_stays() {
     let filter = |filter| [json(), Stage::Labels(filter)];
     let line = r#"{"word": "abc", "empty": ""}"#;
-    for name in ["word", "empty"] {
-        let found = found(&filter(above(name, 0.0)), line);
-        assert_eq!(error_of(&found), Some("LabelFilterErr"), "{name}");
-    }
-    let passes = |stages: &[Stage], line| through(stages, &none(), &[], line).is_some();
-    let not_json = filter(above("absent", 0.0));
-    assert!(passes(&not_json, "x"), "a record with an error passes");
+    assert_eq!(error_of(&found(&filter(above("word", 0.0)), line)), Some("LabelFilterErr"));
+    let passes = |stages: &[Stage], line| through(stages, &stream(), &[], line).is_some();
+    assert!(!passes(&filter(above("empty", 0.0)), line), "an empty label is an absent one");
+    let broken = through(&filter(above("app", 0.0)), &stream(), &[], "x").unwrap().1;
+    assert_eq!(error_of(&broken), Some("JSONParserErr"), "what went wrong first is kept");
+    assert!(!passes(&filter(above("absent", 0.0)), "x"), "an absent label is absent whatever went wrong");
     assert!(!passes(&filter(above(ERROR, 0.0)), "x"), "an error is no number");
+    let ip = || LabelFilter::Ip { name: "absent".to_owned(), negative: false, range: "::1".to_owned() };
+    assert!(passes(&filter(ip()), "x") && !passes(&filter(ip()), "{}"), "an address lets errors pass");
     assert!(passes(&filter(text(ERROR, MatchOp::Equal, "JSONParserErr")), "x"));
     assert!(!passes(&filter(text(ERROR, MatchOp::Equal, "")), "x"));
     assert!(passes(&filter(text(ERROR, MatchOp::Equal, "")), "{}"));
