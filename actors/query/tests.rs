@@ -253,6 +253,25 @@ async fn records_by_offset_come_from_the_leader_or_from_here() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tail_and_a_query_show_what_stages_make_of_each_record() {
+    let mut world = World::start(2).await;
+    let text = "{app=\"x\"} | json | n > 1 | drop n | label_format name=app";
+    world.store(0, 1, &["{\"n\":1}", "{\"n\":2,\"a\":\"first\"}"]);
+    let mut tail = world.tail(text).await.unwrap();
+    let mut seen = tail.next().await.unwrap();
+    world.store(1, 5, &["{\"n\":0}", "{\"n\":3,\"a\":\"second\"}", "no json", "{\"n\":\"x\",\"a\":\"third\"}"]);
+    seen.extend(tail.next().await.unwrap());
+    let parsed: Vec<&str> = seen.iter().map(|record| record.parsed.last().unwrap().1.as_str()).collect();
+    assert_eq!(parsed, ["first", "second", "third"]);
+    assert_eq!(seen[2].parsed[0], ("__error__".to_owned(), "LabelFilterErr".to_owned()));
+    assert!(seen.iter().all(|record| record.labels == Labels::new([("name", "x")])));
+    let answer = world.ask(text, false).await.unwrap();
+    let streams = answer["data"]["result"].as_array().unwrap();
+    assert_eq!(streams.len(), 3);
+    assert_eq!(streams[1]["stream"], serde_json::json!({ "a": "first", "name": "x" }), "{streams:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tail_goes_on_after_what_was_there_and_across_leaders() {
     let mut world = World::start(2).await;
     world.store(0, 10, &["old", "1", "2"]);

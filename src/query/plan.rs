@@ -11,11 +11,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ast::{
-    AggregateOp, BinaryOp, Cardinality, Expr, FilterOp, Grouping, LogExpr, Matcher, Matching, MetricExpr, Needle,
-    RangeExpr, RangeOp, Stage,
+    AggregateOp, BinaryOp, Cardinality, Expr, FilterOp, Grouping, LineFilter, LogExpr, Matcher, Matching, MetricExpr,
+    Needle, RangeExpr, RangeOp, Stage,
 };
 use super::error::QueryError;
 use super::parser;
+use super::pipeline::Pipeline;
 use crate::limits::{POINTS_MAX, QUERY_RANGES_MAX, RECORDS_PER_ANSWER};
 
 const VERSION: u8 = 1;
@@ -266,37 +267,32 @@ fn unsupported<T>(what: impl Into<String>) -> Result<T, QueryError> {
     Err(QueryError::Unsupported(what.into()))
 }
 
+/// Stages are compiled once here, so that what they refuse is refused before any shard is asked.
 fn evaluated_logs(logs: &LogExpr) -> Result<(), QueryError> {
-    logs.stages.iter().try_for_each(|stage| match stage {
-        Stage::Filter(filter) => {
-            let ip = filter.alternatives.iter().any(|needle| matches!(needle, Needle::Ip(_)));
-            match filter.op {
-                FilterOp::Pattern | FilterOp::NotPattern => {
-                    unsupported(format!("pattern line filter {:?}", filter.op.as_str()))
-                }
-                FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches if ip => {
-                    unsupported("line filter function \"ip\"")
-                }
-                FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches => Ok(()),
-            }
+    let mut stages = logs.stages.iter();
+    stages.try_for_each(|stage| if let Stage::Filter(filter) = stage { evaluated_filter(filter) } else { Ok(()) })?;
+    Pipeline::new(&logs.stages).map(|_| ())
+}
+
+fn evaluated_filter(filter: &LineFilter) -> Result<(), QueryError> {
+    let ip = filter.alternatives.iter().any(|needle| matches!(needle, Needle::Ip(_)));
+    match filter.op {
+        FilterOp::Pattern | FilterOp::NotPattern => {
+            unsupported(format!("pattern line filter {:?}", filter.op.as_str()))
         }
-        Stage::Json(_) => unsupported("stage \"| json\""),
-        Stage::Logfmt { .. } => unsupported("stage \"| logfmt\""),
-        Stage::Pattern(_) => unsupported("stage \"| pattern\""),
-        Stage::Regexp(_) => unsupported("stage \"| regexp\""),
-        Stage::Unpack => unsupported("stage \"| unpack\""),
-        Stage::Labels(filter) => unsupported(format!("label filter \"| {filter}\"")),
-        Stage::LineFormat(_) => unsupported("stage \"| line_format\""),
-        Stage::LabelFormat(_) => unsupported("stage \"| label_format\""),
-        Stage::Drop(_) => unsupported("stage \"| drop\""),
-        Stage::Keep(_) => unsupported("stage \"| keep\""),
-        Stage::Decolorize => unsupported("stage \"| decolorize\""),
-    })
+        FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches if ip => {
+            unsupported("line filter function \"ip\"")
+        }
+        FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches => Ok(()),
+    }
 }
 
 fn evaluated_range(range: &RangeExpr) -> Result<(), QueryError> {
     evaluated_logs(&range.logs)?;
     let op = range.op.as_str();
+    if let Some(stage) = range.logs.stages.iter().find(|stage| !matches!(stage, Stage::Filter(_))) {
+        return unsupported(format!("stage \"{stage}\" within a range"));
+    }
     if range.unwrap.is_some() {
         return unsupported("stage \"| unwrap\"");
     }
@@ -502,9 +498,7 @@ mod tests {
     #[test]
     fn what_this_version_does_not_run_is_refused_by_name() {
         for (text, name) in [
-            ("{a=\"b\"} | json", "stage \"| json\""),
-            ("{a=\"b\"} | label_format x=y", "stage \"| label_format\""),
-            ("{a=\"b\"} |= \"x\" | x > 5", "label filter \"| x > 5\""),
+            ("rate({a=\"b\"} | json [5m])", "stage \"| json\" within a range"),
             ("{a=\"b\"} |> \"<_> x\"", "pattern line filter \"|>\""),
             ("{a=\"b\"} |= \"x\" or ip(\"10.0.0.0/8\")", "line filter function \"ip\""),
             ("sum_over_time({a=\"b\"} | unwrap x [5m])", "stage \"| unwrap\""),
@@ -519,8 +513,22 @@ mod tests {
             let refused = range(text, RangeParameters::default()).expect_err(text);
             assert_eq!(refused, QueryError::Unsupported(name.to_owned()), "{text}");
         }
-        for text in ["{a=\"b\"} |= \"x\" !~ \"y\"", "sum by (a) (bytes_rate({a=\"b\"}[5m])) / 5 + vector(1)"] {
+        for text in
+            ["{a=\"b\"} |= \"x\" !~ \"y\" | json | x > 5", "sum by (a) (bytes_rate({a=\"b\"}[5m])) / 5 + vector(1)"]
+        {
             assert_eq!(evaluated(&parser::parse(text).unwrap()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_a_stage_refuses_is_refused_before_any_shard_is_asked() {
+        for (stage, refused) in [
+            ("| json x=`a[`", "invalid JSON path \"a[\""),
+            ("| pattern `<a><b>`", "invalid pattern \"<a><b>\""),
+            ("| x = ip(`10.0`)", "invalid ip \"10.0\""),
+        ] {
+            let error = range(&format!("{{a=`b`}} {stage}"), RangeParameters::default()).unwrap_err();
+            assert!(matches!(error, QueryError::Parse { .. }) && error.to_string().contains(refused), "{error}");
         }
     }
 
