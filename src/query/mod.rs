@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod pipeline;
 pub mod plan;
 pub mod quantity;
+mod re2;
 pub mod scan;
 pub mod template;
 pub mod time;

@@ -1,5 +1,5 @@
-//! Matchers and line filters made ready to run. Regular expressions run in time linear in the text and are refused
-//! when they compile to more than a bound.
+//! Matchers and line filters made ready to run. Regular expressions are those of RE2, run in time linear in the text,
+//! and are refused when they compile to more than a bound.
 
 use memchr::memmem;
 use regex_automata::meta::Regex;
@@ -9,6 +9,7 @@ use regex_syntax::hir::{Hir, HirKind, Look};
 use super::ast::{FilterOp, LineFilter, MatchOp, Matcher, Needle as Wanted, Stage};
 use super::error::{ParseCause, QueryError};
 use super::lexer::Place;
+use super::re2;
 use crate::label::Labels;
 use crate::limits::{REGEX_BYTES_MAX, REGEX_NEST_MAX};
 
@@ -18,7 +19,17 @@ fn refuse(pattern: &str, why: impl ToString) -> QueryError {
 }
 
 fn hir(pattern: &str, syntax: syntax::Config) -> Result<Hir, QueryError> {
-    syntax::parse_with(pattern, &syntax.nest_limit(REGEX_NEST_MAX)).map_err(|error| refuse(pattern, error))
+    let rewritten = re2::rewritten(pattern);
+    syntax::parse_with(&rewritten, &syntax.nest_limit(REGEX_NEST_MAX)).map_err(|error| {
+        // Without the place, which is one in what was rewritten.
+        if let regex_syntax::Error::Parse(error) = &error {
+            refuse(pattern, error.kind())
+        } else if let regex_syntax::Error::Translate(error) = &error {
+            refuse(pattern, error.kind())
+        } else {
+            refuse(pattern, error)
+        }
+    })
 }
 
 fn compile(pattern: &str, hir: &Hir) -> Result<Regex, QueryError> {
@@ -259,6 +270,13 @@ mod tests {
     #[test]
     fn an_expression_that_compiles_to_too_much_is_refused() {
         assert!(line_regex(r"(\pL{200}){200}").is_err());
+    }
+
+    #[test]
+    fn expressions_are_those_of_re2() {
+        assert!(!matcher(MatchOp::Matches, r"\d\w").matches("٣é"));
+        assert!(matcher(MatchOp::Matches, r"\d\w").matches("3e"));
+        assert!(line_regex(r"\bfoo\B").is_ok_and(|regex| regex.is_match("éfoobar") && !regex.is_match("foo é")));
     }
 
     proptest! {
