@@ -1,8 +1,8 @@
-//! Pattern expressions such as `<ip> - <_> "<method> <_>"`: names and `<_>` stand for text, everything else for itself.
+//! Pattern expressions such as `<ip> - <_> "<method> <_>"`: names and `<_>` stand for text, all else for itself.
 //!
-//! As a parser (`| pattern`) an expression is anchored at the start of the line, each capture ends where the next literal
-//! first occurs, and a literal that does not occur gives its capture the rest of the line and ends the parsing. As a
-//! filter (`|>`, `!>`) it is anchored at both ends, and each `<_>` stands for at least one character.
+//! As a parser (`| pattern`) an expression is anchored at the start of the line, each capture ends where the next
+//! literal first occurs, and a literal that does not occur gives its capture the rest of the line and ends the parsing.
+//! As a filter (`|>`, `!>`) it is anchored at both ends, and each `<_>` stands for at least one character.
 
 use memchr::memmem::Finder;
 
@@ -84,6 +84,15 @@ impl Capture {
                 }
             }
         })
+    }
+
+    /// The longest text that every line which follows the expression holds; empty where there is none.
+    pub fn literal(&self) -> &[u8] {
+        let literals = self.parts.iter().map(|part| match part {
+            Part::Literal(literal) => literal.needle(),
+            Part::Capture(_) => &[],
+        });
+        literals.max_by_key(|literal| literal.len()).unwrap_or_default()
     }
 
     /// Whether a whole line follows the expression.
@@ -233,8 +242,8 @@ mod tests {
 
     #[test]
     fn a_filter_is_held_to_the_whole_line() {
-        let push = "ts=2024-04-05T08:40:13.585911094Z caller=http.go:194 level=debug traceID=23e54a271db607cc orgID=3648 \
-                    msg=\"POST /push.v1.PusherService/Push (200) 12.684035ms\"";
+        let push = "ts=2024-04-05T08:40:13.585911094Z caller=http.go:194 level=debug traceID=23e54a271db607cc \
+                    orgID=3648 msg=\"POST /push.v1.PusherService/Push (200) 12.684035ms\"";
         for (expression, line, want) in [
             ("<_> caller=http.go:194 level=debug <_> msg=\"POST /push.v1.PusherService/Push <_>", push, true),
             ("caller=http.go:194 <_>", push, false),
@@ -260,7 +269,10 @@ mod tests {
             ("<_>ab<_>ab", "xabcab", true),
             ("aa<_>aa", "aaa", false),
         ] {
-            assert_eq!(Capture::filter(expression).unwrap().is_match(line), want, "{expression} on {line}");
+            let filter = Capture::filter(expression).unwrap();
+            assert_eq!(filter.is_match(line), want, "{expression} on {line}");
+            let literal = std::str::from_utf8(filter.literal()).unwrap();
+            assert!(expression.contains(literal) && (!want || line.contains(literal)), "{literal} of {expression}");
         }
     }
 

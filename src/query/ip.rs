@@ -196,7 +196,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_text_never_panics(text in "\\PC{0,40}", close in "[0-9a-f:./-]{0,40}", line in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_text_never_panics(
+            text in "\\PC{0,40}",
+            close in "[0-9a-f:./-]{0,40}",
+            line in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
             for text in [text, close] {
                 if let Ok(range) = IpRange::new(&text) {
                     range.is_in_line(&line);

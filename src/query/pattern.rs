@@ -7,7 +7,9 @@ use regex_automata::util::syntax;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::ast::{FilterOp, LineFilter, MatchOp, Matcher, Needle as Wanted, Stage};
+use super::capture::Capture;
 use super::error::{ParseCause, QueryError};
+use super::ip::IpRange;
 use super::lexer::Place;
 use super::re2;
 use crate::label::Labels;
@@ -15,6 +17,12 @@ use crate::limits::{REGEX_BYTES_MAX, REGEX_NEST_MAX};
 
 fn refuse(pattern: &str, why: impl ToString) -> QueryError {
     let cause = ParseCause::Regex { pattern: pattern.to_owned(), why: why.to_string() };
+    Place { line: 1, column: 1 }.refuse(cause)
+}
+
+/// A text that is not what its filter takes.
+fn refuse_text(what: &str, text: &str, why: impl ToString) -> QueryError {
+    let cause = ParseCause::Text { what: what.to_owned(), text: text.to_owned(), why: why.to_string() };
     Place { line: 1, column: 1 }.refuse(cause)
 }
 
@@ -106,6 +114,8 @@ impl StreamPattern {
 enum Needle {
     Text(Box<memmem::Finder<'static>>),
     Regex(Regex),
+    Pattern(Capture),
+    Ip(IpRange),
 }
 
 impl Needle {
@@ -113,6 +123,8 @@ impl Needle {
         match self {
             Self::Text(finder) => finder.find(line).is_some(),
             Self::Regex(regex) => regex.is_match(line),
+            Self::Pattern(pattern) => pattern.is_match(line),
+            Self::Ip(range) => range.is_in_line(line),
         }
     }
 }
@@ -138,8 +150,14 @@ impl LinePattern {
                     compile(text, &hir).map(Needle::Regex)
                 }
             }
-            (_, Wanted::Ip(_)) | (FilterOp::Pattern | FilterOp::NotPattern, _) => {
-                unreachable!("the parser refuses what is not evaluated")
+            (FilterOp::Pattern | FilterOp::NotPattern, Wanted::Text(text)) => {
+                Capture::filter(text).map(Needle::Pattern).map_err(|why| refuse_text("pattern", text, why))
+            }
+            (FilterOp::Contains | FilterOp::NotContains, Wanted::Ip(text)) => {
+                IpRange::new(text).map(Needle::Ip).map_err(|why| refuse_text("ip", text, why))
+            }
+            (FilterOp::Matches | FilterOp::NotMatches | FilterOp::Pattern | FilterOp::NotPattern, Wanted::Ip(text)) => {
+                Err(refuse_text("ip", text, "only |= and != search a line for addresses"))
             }
         };
         let needles = filter.alternatives.iter().map(needle).collect::<Result<_, _>>()?;
@@ -148,6 +166,15 @@ impl LinePattern {
 
     fn matches(&self, line: &[u8]) -> bool {
         self.needles.iter().any(|needle| needle.is_in(line)) == self.positive
+    }
+
+    /// A text that every passing line holds; empty where none is known.
+    fn required(&self) -> &[u8] {
+        match self.needles.as_slice() {
+            [Needle::Text(finder)] if self.positive => finder.needle(),
+            [Needle::Pattern(pattern)] if self.positive => pattern.literal(),
+            _ => &[],
+        }
     }
 }
 
@@ -169,16 +196,15 @@ impl LineFilters {
         let filters =
             stages.iter().filter_map(|stage| if let Stage::Filter(filter) = stage { Some(filter) } else { None });
         let mut filters = filters.map(LinePattern::new).collect::<Result<Vec<_>, _>>()?;
-        let required = |filter: &LinePattern| match filter.needles.as_slice() {
-            [Needle::Text(finder)] if filter.positive && !finder.needle().is_empty() => Some(finder.needle().len()),
-            _ => None,
+        let best = (0..filters.len()).max_by_key(|at| (filters[*at].required().len(), *at));
+        let Some(best) = best.filter(|at| !filters[*at].required().is_empty()) else {
+            return Ok(Self { filters, needle: None });
         };
-        let best = (0..filters.len()).filter_map(|at| required(&filters[at]).map(|len| (len, at))).max();
-        let needle = best.and_then(|(_, at)| match filters.remove(at).needles.pop() {
-            Some(Needle::Text(finder)) => Some(finder),
-            Some(Needle::Regex(_)) | None => None,
-        });
-        Ok(Self { filters, needle })
+        let needle = finder(filters[best].required());
+        if matches!(filters[best].needles.as_slice(), [Needle::Text(_)]) {
+            filters.remove(best);
+        }
+        Ok(Self { filters, needle: Some(needle) })
     }
 
     /// Whether every line passes.
@@ -272,11 +298,57 @@ mod tests {
         assert!(line_regex(r"(\pL{200}){200}").is_err());
     }
 
+    fn filters(op: FilterOp, alternatives: Vec<Wanted>) -> Result<LineFilters, QueryError> {
+        LineFilters::new(&[Stage::Filter(LineFilter { op, alternatives })])
+    }
+
+    #[test]
+    fn patterns_and_addresses_filter_lines() {
+        let (push, get) = ("POST /push 200 from 10.0.0.1", "GET /query 500 from 192.168.4.7:80");
+        let pattern = |text: &str| Wanted::Text(text.into());
+        let ip = |text: &str| Wanted::Ip(text.into());
+        for (op, alternatives, want) in [
+            (FilterOp::Pattern, vec![pattern("POST <_> 200 <_>")], [true, false]),
+            (FilterOp::NotPattern, vec![pattern("POST <_> 200 <_>")], [false, true]),
+            (FilterOp::Pattern, vec![pattern("<_> 404 <_>"), pattern("<_>:80")], [false, true]),
+            (FilterOp::NotPattern, vec![pattern("<_> 404 <_>"), pattern("<_>:80")], [true, false]),
+            (FilterOp::Pattern, vec![pattern("POST")], [false, false]),
+            (FilterOp::Contains, vec![ip("192.168.4.5/16")], [false, true]),
+            (FilterOp::NotContains, vec![ip("192.168.4.5/16")], [true, false]),
+            (FilterOp::Contains, vec![ip("10.0.0.0-10.0.0.9"), ip("192.168.4.7")], [true, true]),
+            (FilterOp::Contains, vec![ip("::1"), pattern("GET")], [false, true]),
+        ] {
+            let filters = filters(op, alternatives.clone()).unwrap();
+            assert_eq!([push, get].map(|line| filters.matches(line.as_bytes())), want, "{op:?} {alternatives:?}");
+            let (text, ends) = ([push, get].concat(), [push.len() as u32, (push.len() + get.len()) as u32]);
+            let mut rows = vec![0, 1];
+            filters.retain(text.as_bytes(), &ends, &mut rows);
+            assert_eq!([0, 1].map(|row| rows.contains(&row)), want, "{op:?} {alternatives:?}");
+        }
+    }
+
+    #[test]
+    fn filters_that_are_none_are_refused_with_their_reason() {
+        for (op, wanted, want) in [
+            (FilterOp::Pattern, Wanted::Text("<name>".into()), "named captures such as <name>"),
+            (FilterOp::NotPattern, Wanted::Text("<_><_>".into()), "two captures without a text between them"),
+            (FilterOp::Contains, Wanted::Ip("10.0.0".into()), "expected an address"),
+            (FilterOp::Matches, Wanted::Ip("10.0.0.0/8".into()), "only |= and !="),
+            (FilterOp::Pattern, Wanted::Ip("10.0.0.0/8".into()), "only |= and !="),
+            (FilterOp::Matches, Wanted::Text("(a".into()), "unclosed group"),
+        ] {
+            let error = filters(op, vec![wanted]).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+
     #[test]
     fn expressions_are_those_of_re2() {
         assert!(!matcher(MatchOp::Matches, r"\d\w").matches("٣é"));
         assert!(matcher(MatchOp::Matches, r"\d\w").matches("3e"));
         assert!(line_regex(r"\bfoo\B").is_ok_and(|regex| regex.is_match("éfoobar") && !regex.is_match("foo é")));
+        let json = filters(FilterOp::Matches, vec![Wanted::Text(r#"{"level":"(warn|error)"#.into())]).unwrap();
+        assert!(json.matches(br#"{"level":"error"}"#) && !json.matches(br#"{"level":"info"}"#));
     }
 
     proptest! {

