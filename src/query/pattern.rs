@@ -142,7 +142,8 @@ impl LinePattern {
                 Ok(Needle::Text(finder(text.as_bytes())))
             }
             (FilterOp::Matches | FilterOp::NotMatches, Wanted::Text(text)) => {
-                let hir = hir(text, syntax::Config::new())?;
+                // In lines, unlike in labels, `.` is any character, a line break too.
+                let hir = hir(text, syntax::Config::new().dot_matches_new_line(true))?;
                 // An expression without any operator is a text, and found faster as such.
                 if let HirKind::Literal(literal) = hir.kind() {
                     Ok(Needle::Text(finder(&literal.0)))
@@ -349,6 +350,13 @@ mod tests {
         assert!(line_regex(r"\bfoo\B").is_ok_and(|regex| regex.is_match("éfoobar") && !regex.is_match("foo é")));
         let json = filters(FilterOp::Matches, vec![Wanted::Text(r#"{"level":"(warn|error)"#.into())]).unwrap();
         assert!(json.matches(br#"{"level":"error"}"#) && !json.matches(br#"{"level":"info"}"#));
+    }
+
+    #[test]
+    fn a_dot_in_a_line_filter_is_any_character() {
+        let filters = filters(FilterOp::Matches, vec![Wanted::Text("panic.*main".into())]).unwrap();
+        assert!(filters.matches(b"panic: x\n at main") && !filters.matches(b"panic: x\n at other"));
+        assert!(!line_regex("panic.*main").unwrap().is_match("panic: x\n at main"));
     }
 
     proptest! {
