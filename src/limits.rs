@@ -399,6 +399,12 @@ pub const FIELDS_PER_RECORD_MAX: usize = 1_024;
 pub const FIELD_BYTES_PER_RECORD_MAX: usize = MIB;
 /// What a stage of a query says of what it could not do; the rest is cut off.
 pub const ERROR_DETAILS_BYTES_MAX: usize = KIB;
+/// What a template writes for one record, and each text on its way there: at most a line.
+pub const TEMPLATE_BYTES_MAX: usize = LINE_BYTES_MAX;
+/// Bytes that a template may go over for one record, some of them for each step without text: a few milliseconds.
+pub const TEMPLATE_WORK_MAX: usize = 16 * MIB;
+/// Blocks, parentheses and pipes of a template within each other; it bounds the stack.
+pub const TEMPLATE_DEPTH_MAX: usize = 32;
 /// Compiled size of one regular expression.
 pub const REGEX_BYTES_MAX: usize = MIB;
 /// Nesting of one regular expression.
