@@ -7,6 +7,7 @@ pub mod answer;
 pub mod ast;
 pub mod capture;
 pub mod error;
+pub mod exact;
 pub mod ip;
 mod lexer;
 pub mod merge;
