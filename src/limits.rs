@@ -389,6 +389,9 @@ pub const QUERY_TEXT_BYTES_MAX: usize = 16 * KIB;
 pub const QUERY_DEPTH_MAX: usize = 128;
 /// Regular expressions of one query, each of which may compile to `REGEX_BYTES_MAX`.
 pub const QUERY_REGEXES_MAX: usize = 16;
+/// Unwrapped numbers that one query keeps one by one, for quantiles and counters: at 32 bytes each, ranks included, they
+/// fit `QUERY_BYTES_MAX`.
+pub const QUERY_NUMBERS_MAX: usize = 2 * MIB;
 /// Range expressions of one query, each of which scans every shard.
 pub const QUERY_RANGES_MAX: usize = 4;
 /// Records by offset of one answer; `PARTIAL_BYTES` ends it earlier where they are long.
@@ -561,6 +564,7 @@ const _: () = assert!(
 );
 const _: () = assert!(LABELS_MAX + METADATA_FIELDS_MAX < FIELDS_PER_RECORD_MAX);
 const _: () = assert!(QUERY_FANOUT_MAX * PARTIAL_BYTES_MAX <= QUERY_BYTES_MAX);
+const _: () = assert!(QUERY_NUMBERS_MAX * 32 <= QUERY_BYTES_MAX);
 const _: () = assert!(QUERY_TEXT_BYTES_MAX < FORM_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);

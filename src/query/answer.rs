@@ -249,7 +249,7 @@ pub fn offsets_json(shard: ShardId, records: &[AnswerRecord], next: u64, end: u6
 
 #[cfg(test)]
 mod tests {
-    use super::super::merge::Series;
+    use super::super::evaluate::Series;
     use super::super::partial::Pairs;
     use super::super::plan::Points;
     use super::*;

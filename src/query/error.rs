@@ -136,6 +136,24 @@ pub enum ParseCause {
     },
 }
 
+/// A side of an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// What stands before it.
+    Left,
+    /// What stands after it.
+    Right,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Left => "left",
+            Self::Right => "right",
+        })
+    }
+}
+
 /// Why a query has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum QueryError {
@@ -190,6 +208,54 @@ pub enum QueryError {
          more specific stream selectors, reducing the time range, or aggregating results with functions like sum"
     )]
     TooManySeries {
+        /// The bound.
+        max: usize,
+    },
+    /// A metric query meets a record that its pipeline could not process.
+    #[error(
+        "pipeline error: '{error}' for series: '{series}'.\n\
+         Use a label filter to leave such records out, such as | __error__!=\"{error}\", or | __error__=\"\" for all \
+         errors; it stands after the stage that fails, also after unwrap"
+    )]
+    Pipeline {
+        /// The value of `__error__`.
+        error: String,
+        /// All labels of the record.
+        series: String,
+    },
+    /// An operator meets several series where one may be.
+    #[error(
+        "found duplicate series for the match group {group} on the {side} hand-side of the operation: \
+         [{first}, {second}];many-to-many matching not allowed: matching labels must be unique on one side"
+    )]
+    ManyToMany {
+        /// The labels that all of them share.
+        group: String,
+        /// Where they are.
+        side: Side,
+        /// One of them.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// Several series of the left side meet one of the right, and no `group_left` allows it.
+    #[error("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)")]
+    ManyToOne,
+    /// Series that `group_left` or `group_right` joins would have the same labels.
+    #[error("multiple matches for labels: grouping labels must ensure unique matches")]
+    GroupingNotUnique,
+    /// Two series would have the same labels.
+    #[error("vector cannot contain metrics with the same labelset: {labels}")]
+    SameLabels {
+        /// Their labels.
+        labels: String,
+    },
+    /// More unwrapped numbers than a query may keep one by one.
+    #[error(
+        "the query keeps more than {max} unwrapped numbers, as quantile_over_time and rate_counter do; narrow its time \
+         range, selector or window"
+    )]
+    TooManyNumbers {
         /// The bound.
         max: usize,
     },
@@ -288,6 +354,12 @@ impl QueryError {
             | Self::TooManyPoints { .. }
             | Self::TooManyRecords { .. }
             | Self::TooManySeries { .. }
+            | Self::Pipeline { .. }
+            | Self::ManyToMany { .. }
+            | Self::ManyToOne
+            | Self::GroupingNotUnique
+            | Self::SameLabels { .. }
+            | Self::TooManyNumbers { .. }
             | Self::Memory { .. }
             | Self::AnswerTooLarge { .. }
             | Self::Removed { .. } => Class::Refuse,

@@ -1,21 +1,22 @@
 //! What the shards found becomes one answer, in whatever order it arrives.
 //!
-//! Records of all shards have one order: time, shard, offset. Counts of all shards add up per series before anything
-//! else is computed, so sums, averages and extremes are those of whole series. This file does not know how requests
-//! travel; where a shard's part was cut, [`Gather::add`] says how to go on.
+//! Records of all shards have one order: time, shard, offset. Counts and numbers of all shards merge per series before
+//! anything else is computed, so sums, averages and extremes are those of whole series. This file does not know how
+//! requests travel; where a shard's part was cut, [`Gather::add`] says how to go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ast::{AggregateOp, BinaryOp, Grouping, MetricExpr, RangeExpr};
+use super::ast::{MatchOp, RangeExpr, RangeOp};
 use super::error::QueryError;
-use super::partial::{CountSeries, Found, FoundRecords, Pairs, Partial, Seen};
-use super::plan::{Direction, Hidden, LogQuery, MetricQuery, Points, Query, ShardRequest, Want};
-use super::scan::grouped;
+use super::evaluate::{Series, Value, When};
+use super::partial::{CountSeries, FoldSeries, Found, FoundRecords, Pairs, Partial, Seen};
+use super::plan::{
+    Direction, Hidden, LogQuery, MetricQuery, NumberQuery, Points, Query, ShardRequest, Want, leaves,
+};
+use super::range::{Folds, Keep, Windows};
 use crate::id::ShardId;
 use crate::label::Labels;
-use crate::limits::{QUERY_BYTES_MAX, SERIES_MAX};
-
-const NOT_READ: &str = "the parser refuses what is not evaluated";
+use crate::limits::{QUERY_BYTES_MAX, QUERY_NUMBERS_MAX, SERIES_MAX};
 
 /// What a record or series takes in memory beside its texts, generously.
 const ITEM_BYTES: usize = 128;
@@ -41,15 +42,6 @@ pub struct AnswerRecord {
     pub parsed: Pairs,
 }
 
-/// A series of numbers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Series {
-    /// What tells it apart.
-    pub labels: Labels,
-    /// Point and value, ascending; points without a value are left out.
-    pub points: Vec<(u32, f64)>,
-}
-
 /// What a query found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -57,7 +49,7 @@ pub enum Outcome {
     Records(Vec<AnswerRecord>),
     /// Series over a range, sorted by labels.
     Matrix(Points, Vec<Series>),
-    /// Values at one time, sorted by labels.
+    /// Values at one time, sorted by labels or as `sort` says.
     Vector(i64, Vec<(Labels, f64)>),
     /// One number at one time.
     Scalar(i64, f64),
@@ -80,11 +72,19 @@ pub struct Answer {
 
 type Counts = BTreeMap<Labels, Vec<(u32, u64)>>;
 
+/// What the shards found for one range expression.
+#[derive(Debug)]
+enum Ranged {
+    Counts(Counts),
+    /// Of this kind.
+    Folds(Keep, BTreeMap<Labels, Folds>),
+}
+
 #[derive(Debug)]
 enum State {
     Records(Vec<AnswerRecord>),
     /// Per request.
-    Counts(Vec<Counts>),
+    Ranges(Vec<Ranged>),
     Texts(BTreeSet<String>),
     Series(BTreeSet<Labels>),
 }
@@ -99,6 +99,8 @@ pub struct Gather {
     seen: Seen,
     missing: Vec<(ShardId, String)>,
     bytes: usize,
+    /// Unwrapped numbers that are kept one by one.
+    numbers: usize,
 }
 
 fn labels(pairs: Pairs) -> Labels {
@@ -134,14 +136,14 @@ impl Gather {
     pub fn new(query: Query, tenant: &str) -> Self {
         let state = match &query {
             Query::Logs(_) => State::Records(Vec::new()),
-            Query::Metric(_) => State::Counts(vec![Counts::new(); query.requests(tenant).len()]),
+            Query::Metric(_) => State::Ranges(query.requests(tenant).iter().map(Ranged::new).collect()),
             Query::Streams(streams) if streams.want == super::plan::StreamsWant::Series => {
                 State::Series(BTreeSet::new())
             }
             Query::Streams(_) => State::Texts(BTreeSet::new()),
         };
         let (tenant, hidden) = (tenant.to_owned(), Vec::new());
-        Self { query, tenant, hidden, state, seen: Seen::default(), missing: Vec::new(), bytes: 0 }
+        Self { query, tenant, hidden, state, seen: Seen::default(), missing: Vec::new(), bytes: 0, numbers: 0 }
     }
 
     /// The same, without what is hidden. It is decided once for an answer, so that each part of it has the same bound.
@@ -160,7 +162,8 @@ impl Gather {
     /// rest may belong into the answer, this is what to ask the same shard next.
     ///
     /// # Errors
-    /// `QueryError::Memory` past the bound of one query; `QueryError::Codec` where the part is not of this request.
+    /// `QueryError::Memory` and `QueryError::TooManyNumbers` past the bounds of one query; `QueryError::Codec` where the
+    /// part is not of this request.
     pub fn add(&mut self, request: usize, partial: Partial) -> Result<Option<ShardRequest>, QueryError> {
         let Partial { shard, seen, found, .. } = partial;
         self.seen.records += seen.records;
@@ -174,10 +177,12 @@ impl Gather {
                 self.bytes = held.iter().map(record_bytes).sum();
                 next = after.map(|after| LogQuery { after: Some(after), ..query.clone() });
             }
-            (State::Counts(counts), Found::Counts(found)) => {
-                let held = counts.get_mut(request).ok_or_else(|| mismatch("a request that was not made"))?;
-                self.bytes += found.iter().map(|series| series.points.len() * 16 + ITEM_BYTES).sum::<usize>();
-                found.into_iter().for_each(|series| add_counts(held, series));
+            (State::Ranges(ranges), found @ (Found::Counts(_) | Found::Folds(_))) => {
+                let Query::Metric(query) = &self.query else { unreachable!("ranges are gathered for metric queries") };
+                let held = ranges.get_mut(request).ok_or_else(|| mismatch("a request that was not made"))?;
+                let (bytes, numbers) = held.add(found, query.points.count)?;
+                self.bytes += bytes;
+                self.numbers += numbers;
             }
             (State::Texts(held), Found::Texts(found)) => {
                 self.bytes += found.iter().map(|text| text.len() + ITEM_BYTES).sum::<usize>();
@@ -187,9 +192,12 @@ impl Gather {
                 self.bytes += found.iter().map(|set| pairs_bytes(set) + ITEM_BYTES).sum::<usize>();
                 held.extend(found.into_iter().map(labels));
             }
-            (State::Records(_) | State::Counts(_) | State::Texts(_) | State::Series(_), _) => {
+            (State::Records(_) | State::Ranges(_) | State::Texts(_) | State::Series(_), _) => {
                 return Err(mismatch("another kind of request"));
             }
+        }
+        if self.numbers > QUERY_NUMBERS_MAX {
+            return Err(QueryError::TooManyNumbers { max: QUERY_NUMBERS_MAX });
         }
         if self.bytes > QUERY_BYTES_MAX {
             return Err(QueryError::Memory { max: QUERY_BYTES_MAX });
@@ -209,13 +217,14 @@ impl Gather {
     /// The answer of what was gathered.
     ///
     /// # Errors
-    /// `QueryError::TooManySeries` past the bound of one answer.
+    /// `QueryError::TooManySeries` past the bound of one answer, `QueryError::Memory` past that of one query; where an
+    /// operator cannot match series.
     pub fn finish(self) -> Result<Answer, QueryError> {
         let outcome = match (self.state, &self.query) {
             (State::Records(records), _) => Outcome::Records(records),
-            (State::Counts(counts), Query::Metric(query)) => metric(query, counts)?,
-            (State::Counts(_), Query::Logs(_) | Query::Streams(_)) => {
-                unreachable!("counts are gathered for metric queries")
+            (State::Ranges(ranges), Query::Metric(query)) => metric(query, ranges)?,
+            (State::Ranges(_), Query::Logs(_) | Query::Streams(_)) => {
+                unreachable!("ranges are gathered for metric queries")
             }
             (State::Texts(texts), _) => Outcome::Texts(texts.into_iter().collect()),
             (State::Series(series), _) => Outcome::Series(series.into_iter().collect()),
@@ -281,152 +290,172 @@ fn add_counts(held: &mut Counts, series: CountSeries) {
     }
 }
 
-enum Value {
-    Scalar(f64),
-    Vector(Vec<Series>),
+impl Ranged {
+    fn new(request: &ShardRequest) -> Self {
+        match &request.want {
+            Want::Numbers(NumberQuery { keep, .. }) => Self::Folds(*keep, BTreeMap::new()),
+            Want::Counts(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => Self::Counts(Counts::new()),
+        }
+    }
+
+    /// Adds what a shard found; answers what it takes in memory, and how many of its numbers are kept one by one.
+    fn add(&mut self, found: Found, points: u32) -> Result<(usize, usize), QueryError> {
+        match (self, found) {
+            (Self::Counts(held), Found::Counts(found)) => {
+                let bytes = found.iter().map(|series| series.points.len() * 16 + ITEM_BYTES).sum();
+                if found.iter().flat_map(|series| &series.points).any(|(point, _)| *point >= points) {
+                    return Err(mismatch("points that were not asked for"));
+                }
+                found.into_iter().for_each(|series| add_counts(held, series));
+                Ok((bytes, 0))
+            }
+            (Self::Folds(keep, held), Found::Folds(found)) => {
+                let folds = found.iter().flat_map(|series| &series.folds);
+                if folds.clone().any(|((first, past), fold)| first >= past || *past > points || fold.keep() != *keep) {
+                    return Err(mismatch("points or an aggregation that were not asked for"));
+                }
+                let folds = folds.map(|(_, fold)| fold);
+                let bytes = folds.clone().map(|fold| fold.bytes()).sum::<usize>() + found.len() * ITEM_BYTES;
+                let numbers = folds.map(|fold| fold.numbers()).sum();
+                found.into_iter().for_each(|series| add_folds(held, series));
+                Ok((bytes, numbers))
+            }
+            (Self::Counts(_) | Self::Folds(..), _) => Err(mismatch("another kind of request")),
+        }
+    }
+
+    /// The series of the range expression; `left` are the bytes that they may take.
+    fn series(self, range: &RangeExpr, points: Points, left: &mut usize) -> Result<Vec<Series>, QueryError> {
+        let windows = Windows { op: range.op, parameter: range.parameter, window: range.window, points };
+        if range.op == RangeOp::AbsentOverTime {
+            let present: BTreeSet<u32> = match self {
+                Self::Counts(counts) => counts.into_values().flatten().map(|(point, _)| point).collect(),
+                Self::Folds(_, folds) => {
+                    let values = folds.into_values().flat_map(|folds| windows.folded(folds));
+                    values.map(|(point, _)| point).collect()
+                }
+            };
+            return Ok(vec![Series { labels: equal_labels(range), points: windows.absent(present.into_iter()) }]);
+        }
+        let series: Box<dyn Iterator<Item = Series>> = match self {
+            Self::Counts(counts) => {
+                Box::new(counts.into_iter().map(|(labels, counts)| Series { labels, points: windows.counted(counts) }))
+            }
+            Self::Folds(_, folds) => {
+                Box::new(folds.into_iter().map(|(labels, folds)| Series { labels, points: windows.folded(folds) }))
+            }
+        };
+        let mut all = Vec::new();
+        for series in series {
+            let bytes = series.points.capacity() * size_of::<(u32, f64)>() + ITEM_BYTES;
+            *left = left.checked_sub(bytes).ok_or(QueryError::Memory { max: QUERY_BYTES_MAX })?;
+            all.push(series);
+        }
+        Ok(all)
+    }
 }
 
-fn metric(query: &MetricQuery, counts: Vec<Counts>) -> Result<Outcome, QueryError> {
-    let points = query.points;
-    let all = |value: f64| (0..points.count).map(|point| (point, value)).collect();
-    let value = evaluate(&query.expr, points, &mut counts.into_iter());
-    let series = match value {
-        Value::Scalar(value) if query.instant => return Ok(Outcome::Scalar(points.start, value)),
-        Value::Scalar(value) => {
-            vec![Series { labels: Labels::new::<&str, &str>([]), points: all(value) }]
+fn add_folds(held: &mut BTreeMap<Labels, Folds>, series: FoldSeries) {
+    let held = held.entry(labels(series.labels)).or_default();
+    for (run, fold) in series.folds {
+        match held.get_mut(&run) {
+            Some(known) => known.merge(&fold),
+            None => drop(held.insert(run, fold)),
         }
+    }
+}
+
+/// The labels of what is absent: those whose one matcher says what they are.
+fn equal_labels(range: &RangeExpr) -> Labels {
+    let matchers = &range.logs.matchers;
+    let alone = |name: &str| matchers.iter().filter(|matcher| matcher.name == name).count() == 1;
+    let equal = matchers.iter().filter(|matcher| matcher.op == MatchOp::Equal && alone(&matcher.name));
+    Labels::new(equal.map(|matcher| (matcher.name.as_str(), matcher.value.as_str())))
+}
+
+fn metric(query: &MetricQuery, ranges: Vec<Ranged>) -> Result<Outcome, QueryError> {
+    let MetricQuery { points, instant, .. } = *query;
+    let when = When { points, instant };
+    let mut left = QUERY_BYTES_MAX;
+    let series = leaves(&query.expr).into_iter().zip(ranges);
+    let series = series.map(|(leaf, ranged)| ranged.series(leaf.range, query.points_of(leaf.range), &mut left));
+    let series = series.collect::<Result<Vec<_>, _>>()?;
+    let series = match when.evaluate(&query.expr, &mut series.into_iter())? {
+        Value::Scalar(value) if instant => return Ok(Outcome::Scalar(points.start, value)),
+        Value::Scalar(value) => vec![when.constant(value)],
         Value::Vector(series) => series,
     };
-    let mut series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
     if series.len() > SERIES_MAX {
         return Err(QueryError::TooManySeries { max: SERIES_MAX });
     }
-    series.sort_by(|a, b| a.labels.cmp(&b.labels));
-    if !query.instant {
+    if !instant {
         return Ok(Outcome::Matrix(points, series));
     }
     let values = series.into_iter().map(|series| (series.labels, series.points[0].1)).collect();
     Ok(Outcome::Vector(points.start, values))
 }
 
-/// The counts come in the order in which `MetricQuery::counts` met their expressions.
-fn evaluate(expr: &MetricExpr, points: Points, counts: &mut impl Iterator<Item = Counts>) -> Value {
-    match expr {
-        MetricExpr::Number(number) => Value::Scalar(*number),
-        MetricExpr::Vector(number) => {
-            let points = (0..points.count).map(|point| (point, *number)).collect();
-            Value::Vector(vec![Series { labels: Labels::new::<&str, &str>([]), points }])
+#[cfg(test)]
+mod tests {
+    use super::super::ast::Unwrap;
+    use super::super::range::{Fold, Sample};
+    use super::*;
+    use crate::query::ast::{Convert, LogExpr, Matcher, MetricExpr};
+
+    fn gather(op: RangeOp) -> Gather {
+        let unwrap = Unwrap { label: "n".into(), convert: Convert::Number, filters: Vec::new() };
+        let range = RangeExpr { unwrap: Some(unwrap), ..RangeExpr::new(op, LogExpr::default(), 10) };
+        let points = Points { start: 0, step: 1, count: 4 };
+        let query = MetricQuery { expr: MetricExpr::Range(range), points, instant: false };
+        Gather::new(Query::Metric(query), "t")
+    }
+
+    fn part(shard: u32, found: Found) -> Partial {
+        Partial { shard: ShardId(shard), end: 0, seen: Seen::default(), found }
+    }
+
+    fn folds(folds: Vec<((u32, u32), Fold)>) -> Found {
+        Found::Folds(vec![FoldSeries { labels: vec![("a".into(), "b".into())], folds }])
+    }
+
+    #[test]
+    fn numbers_that_are_kept_one_by_one_are_bounded() {
+        let mut quantile = gather(RangeOp::QuantileOverTime);
+        let half = || folds(vec![((0, 1), Fold::Values(vec![0.0; QUERY_NUMBERS_MAX / 2 + 1]))]);
+        assert!(quantile.add(0, part(0, half())).is_ok());
+        let refused = quantile.add(0, part(1, half())).unwrap_err();
+        assert_eq!(refused, QueryError::TooManyNumbers { max: QUERY_NUMBERS_MAX });
+        assert!(refused.to_string().contains(&QUERY_NUMBERS_MAX.to_string()), "{refused}");
+        let sample = Sample { timestamp: 0, shard: 0, offset: 0, value: 0.0 };
+        let samples = folds(vec![((0, 1), Fold::Samples(vec![sample; 300_000]))]);
+        let refused = gather(RangeOp::RateCounter).add(0, part(0, samples)).unwrap_err();
+        assert_eq!(refused, QueryError::Memory { max: QUERY_BYTES_MAX });
+    }
+
+    #[test]
+    fn a_part_that_was_not_asked_for_is_refused() {
+        for found in [
+            Found::Counts(Vec::new()),
+            folds(vec![((0, 1), Fold::Presence)]),
+            folds(vec![((0, 5), Fold::Least(1.0))]),
+            folds(vec![((2, 2), Fold::Least(1.0))]),
+        ] {
+            let refused = gather(RangeOp::MinOverTime).add(0, part(0, found));
+            assert!(matches!(refused, Err(QueryError::Codec { .. })), "{refused:?}");
         }
-        MetricExpr::Range(range) => Value::Vector(ranged(range, counts.next().expect("one of each range expression"))),
-        MetricExpr::LabelReplace { .. } => unreachable!("{NOT_READ}"),
-        MetricExpr::Aggregate { op, grouping, inner, .. } => match evaluate(inner, points, counts) {
-            Value::Scalar(_) => unreachable!("the parser refuses to aggregate a number"),
-            Value::Vector(series) => Value::Vector(aggregate(*op, grouping, points, series)),
-        },
-        MetricExpr::Binary { op, left, right, .. } => {
-            let op = *op;
-            let (left, right) = (evaluate(left, points, counts), evaluate(right, points, counts));
-            match (left, right) {
-                (Value::Scalar(left), Value::Scalar(right)) => Value::Scalar(apply(op, left, right)),
-                (Value::Vector(left), Value::Scalar(right)) => Value::Vector(map(left, |left| apply(op, left, right))),
-                (Value::Scalar(left), Value::Vector(right)) => {
-                    Value::Vector(map(right, |right| apply(op, left, right)))
-                }
-                (Value::Vector(left), Value::Vector(right)) => {
-                    Value::Vector(matched(left, right, |left, right| apply(op, left, right)))
-                }
-            }
-        }
-    }
-}
-
-/// The result for two numbers, as IEEE 754 has it.
-fn apply(op: BinaryOp, left: f64, right: f64) -> f64 {
-    match op {
-        BinaryOp::Add => left + right,
-        BinaryOp::Subtract => left - right,
-        BinaryOp::Multiply => left * right,
-        BinaryOp::Divide => left / right,
-        BinaryOp::Modulo => left % right,
-        BinaryOp::Power => left.powf(right),
-        BinaryOp::Compare(_) | BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => unreachable!("{NOT_READ}"),
-    }
-}
-
-fn ranged(range: &RangeExpr, counts: Counts) -> Vec<Series> {
-    let seconds = range.window as f64 / 1e9;
-    let value = |count: u64| if range.op.is_rate() { count as f64 / seconds } else { count as f64 };
-    let series = |(labels, points): (Labels, Vec<(u32, u64)>)| Series {
-        labels,
-        points: points.into_iter().map(|(point, count)| (point, value(count))).collect(),
-    };
-    counts.into_iter().map(series).collect()
-}
-
-fn map(mut series: Vec<Series>, apply: impl Fn(f64) -> f64) -> Vec<Series> {
-    series.iter_mut().flat_map(|series| &mut series.points).for_each(|(_, value)| *value = apply(*value));
-    series
-}
-
-/// Series of both sides with the same labels, at the points that both have.
-fn matched(left: Vec<Series>, right: Vec<Series>, apply: impl Fn(f64, f64) -> f64) -> Vec<Series> {
-    let right: BTreeMap<Labels, BTreeMap<u32, f64>> =
-        right.into_iter().map(|series| (series.labels, series.points.into_iter().collect())).collect();
-    let both = |series: Series| {
-        let other = right.get(&series.labels)?;
-        let points = series.points.into_iter();
-        let points = points.filter_map(|(point, left)| Some((point, apply(left, *other.get(&point)?)))).collect();
-        Some(Series { labels: series.labels, points })
-    };
-    left.into_iter().filter_map(both).collect()
-}
-
-#[derive(Clone, Copy)]
-struct Fold {
-    sum: f64,
-    count: u32,
-    min: f64,
-    max: f64,
-}
-
-impl Fold {
-    const EMPTY: Self = Self { sum: 0.0, count: 0, min: f64::INFINITY, max: f64::NEG_INFINITY };
-
-    fn add(&mut self, value: f64) {
-        self.sum += value;
-        self.count += 1;
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
+        assert!(gather(RangeOp::MinOverTime).add(1, part(0, folds(Vec::new()))).is_err());
     }
 
-    fn value(self, op: AggregateOp) -> f64 {
-        match op {
-            AggregateOp::Sum => self.sum,
-            AggregateOp::Count => f64::from(self.count),
-            AggregateOp::Min => self.min,
-            AggregateOp::Max => self.max,
-            AggregateOp::Avg => self.sum / f64::from(self.count),
-            AggregateOp::Stddev
-            | AggregateOp::Stdvar
-            | AggregateOp::Topk
-            | AggregateOp::Bottomk
-            | AggregateOp::ApproxTopk
-            | AggregateOp::Sort
-            | AggregateOp::SortDesc => unreachable!("{NOT_READ}"),
-        }
+    #[test]
+    fn what_is_absent_has_the_labels_that_one_matcher_fixes() {
+        let matcher = |name: &str, op, value: &str| Matcher { name: name.into(), op, value: value.into() };
+        let mut range = RangeExpr::new(RangeOp::AbsentOverTime, LogExpr::default(), 10);
+        range.logs.matchers = vec![
+            matcher("job", MatchOp::Equal, "x"),
+            matcher("instance", MatchOp::Matches, ".*"),
+            matcher("twice", MatchOp::Equal, "1"),
+            matcher("twice", MatchOp::NotEqual, "2"),
+        ];
+        assert_eq!(equal_labels(&range), Labels::new([("job", "x")]));
     }
-}
-
-fn aggregate(op: AggregateOp, grouping: &Grouping, points: Points, series: Vec<Series>) -> Vec<Series> {
-    let mut groups: BTreeMap<Labels, Vec<Series>> = BTreeMap::new();
-    for series in series {
-        groups.entry(grouped(grouping, &series.labels)).or_default().push(series);
-    }
-    let group = |(labels, members): (Labels, Vec<Series>)| {
-        let mut folds = vec![Fold::EMPTY; points.count as usize];
-        members.iter().flat_map(|member| &member.points).for_each(|(point, value)| folds[*point as usize].add(*value));
-        let values = (0..points.count).zip(folds).filter(|(_, fold)| fold.count > 0);
-        Series { labels, points: values.map(|(point, fold)| (point, fold.value(op))).collect() }
-    };
-    groups.into_iter().map(group).collect()
 }

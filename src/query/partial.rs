@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::QueryError;
 use super::plan::{decode, encode};
+use super::range::{Fold, Run};
 use crate::id::ShardId;
 use crate::label::Labels;
 use crate::limits::PARTIAL_BYTES_MAX;
@@ -67,13 +68,24 @@ pub struct CountSeries {
     pub points: Vec<(u32, u64)>,
 }
 
+/// One series of unwrapped numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoldSeries {
+    /// What tells it apart.
+    pub labels: Pairs,
+    /// What is kept of the numbers of each run of points, ascending.
+    pub folds: Vec<(Run, Fold)>,
+}
+
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Found {
     /// Records.
     Records(FoundRecords),
     /// Counts per series, sorted by labels.
     Counts(Vec<CountSeries>),
+    /// Folded numbers per series, sorted by labels.
+    Folds(Vec<FoldSeries>),
     /// Names or values.
     Texts(BTreeSet<String>),
     /// Label sets.
@@ -92,7 +104,7 @@ pub struct Seen {
 }
 
 /// The answer of one shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     /// Who answers.
     pub shard: ShardId,

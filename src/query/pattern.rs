@@ -53,6 +53,12 @@ pub(super) fn line_regex(pattern: &str) -> Result<Regex, QueryError> {
     compile(pattern, &hir(pattern, syntax::Config::new())?)
 }
 
+/// A regular expression for values of labels, as in Prometheus: the whole value must match, and `.` is any character.
+pub(super) fn value_regex(pattern: &str) -> Result<Regex, QueryError> {
+    let inner = hir(pattern, syntax::Config::new().dot_matches_new_line(true))?;
+    compile(pattern, &Hir::concat(vec![Hir::look(Look::Start), inner, Hir::look(Look::End)]))
+}
+
 #[derive(Clone, Debug)]
 enum Value {
     Text(String),
@@ -72,14 +78,7 @@ impl LabelPattern {
     /// Compiles a matcher; a parse error where its regular expression is refused.
     pub fn new(matcher: &Matcher) -> Result<Self, QueryError> {
         let regex = matches!(matcher.op, MatchOp::Matches | MatchOp::NotMatches);
-        let value = if regex {
-            // As in Prometheus: the whole value must match, and `.` is any character.
-            let inner = hir(&matcher.value, syntax::Config::new().dot_matches_new_line(true))?;
-            let anchored = Hir::concat(vec![Hir::look(Look::Start), inner, Hir::look(Look::End)]);
-            Value::Regex(compile(&matcher.value, &anchored)?)
-        } else {
-            Value::Text(matcher.value.clone())
-        };
+        let value = if regex { Value::Regex(value_regex(&matcher.value)?) } else { Value::Text(matcher.value.clone()) };
         let positive = matches!(matcher.op, MatchOp::Equal | MatchOp::Matches);
         Ok(Self { name: matcher.name.clone(), value, positive })
     }

@@ -4,22 +4,23 @@
 //! Times are nanoseconds since the Unix epoch. Log queries see [start, end); the window of a metric query at time t is
 //! (t - window, t]. This file does not know which shards there are.
 //!
-//! On the wire a request and a [`Partial`](super::partial::Partial) are one version byte, now 1, and the value in
+//! On the wire a request and a [`Partial`](super::partial::Partial) are one version byte, now 2, and the value in
 //! MessagePack, structures as arrays. What is hidden comes last in a request and is left out where nothing is.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ast::{
-    AggregateOp, BinaryOp, Cardinality, Expr, FilterOp, Grouping, LineFilter, LogExpr, Matcher, Matching, MetricExpr,
-    Needle, RangeExpr, RangeOp, Stage,
+    AggregateOp, Expr, FilterOp, Grouping, LineFilter, LogExpr, Matcher, MetricExpr, Needle, RangeExpr, RangeOp, Stage,
+    Unwrap,
 };
 use super::error::QueryError;
 use super::parser;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Unwrapped};
+use super::range::Keep;
 use crate::limits::{POINTS_MAX, QUERY_RANGES_MAX, RECORDS_PER_ANSWER};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SECOND: i64 = 1_000_000_000;
 /// Points of a range query without a step.
 const DEFAULT_POINTS: i64 = 250;
@@ -83,6 +84,12 @@ impl Points {
         self.start.saturating_add(self.step.saturating_mul(i64::from(point)))
     }
 
+    /// The same points, earlier by so much; `None` where one is out of range.
+    fn earlier(&self, offset: i64) -> Option<Self> {
+        let points = Self { start: self.start.checked_sub(offset)?, ..*self };
+        points.are_sound().then_some(points)
+    }
+
     /// Whether there is one, not too many, and none is out of range.
     fn are_sound(&self) -> bool {
         let steps = self.step.checked_mul(i64::from(self.count) - 1);
@@ -114,6 +121,23 @@ pub struct CountQuery {
     pub logs: LogExpr,
     /// Whether to count bytes of lines rather than records.
     pub bytes: bool,
+    /// The window, above zero.
+    pub window: i64,
+    /// When.
+    pub points: Points,
+    /// What tells series apart; `None`: every label and metadata field.
+    pub grouping: Option<Grouping>,
+}
+
+/// Numbers of the records in sliding windows, per series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NumberQuery {
+    /// Which records.
+    pub logs: LogExpr,
+    /// Which number of each.
+    pub unwrap: Unwrap,
+    /// What is kept of the numbers.
+    pub keep: Keep,
     /// The window, above zero.
     pub window: i64,
     /// When.
@@ -164,6 +188,8 @@ pub enum Want {
     Records(LogQuery),
     /// Counts over time.
     Counts(CountQuery),
+    /// Unwrapped numbers over time.
+    Numbers(NumberQuery),
     /// Labels and series.
     Streams(StreamsQuery),
     /// Records by offset.
@@ -217,9 +243,13 @@ impl ShardRequest {
     /// Reads what another node encoded; `QueryError::Codec` where the bytes are no request of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, QueryError> {
         let request: Self = decode("request", bytes)?;
-        if let Want::Counts(CountQuery { window, points, .. }) = &request.want
-            && (*window <= 0 || !points.are_sound())
-        {
+        let windows = match &request.want {
+            Want::Counts(CountQuery { window, points, .. }) | Want::Numbers(NumberQuery { window, points, .. }) => {
+                Some((window, points))
+            }
+            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => None,
+        };
+        if windows.is_some_and(|(window, points)| *window <= 0 || !points.are_sound()) {
             let why = "window, step and points out of range".to_owned();
             return Err(QueryError::Codec { what: "request".to_owned(), version: Some(VERSION), why });
         }
@@ -287,75 +317,11 @@ fn evaluated_filter(filter: &LineFilter) -> Result<(), QueryError> {
     }
 }
 
-fn evaluated_range(range: &RangeExpr) -> Result<(), QueryError> {
-    evaluated_logs(&range.logs)?;
-    let op = range.op.as_str();
-    if let Some(stage) = range.logs.stages.iter().find(|stage| !matches!(stage, Stage::Filter(_))) {
-        return unsupported(format!("stage \"{stage}\" within a range"));
-    }
-    if range.unwrap.is_some() {
-        return unsupported("stage \"| unwrap\"");
-    }
-    if range.offset != 0 {
-        return unsupported("modifier \"offset\"");
-    }
-    if range.grouping.is_some() {
-        return unsupported(format!("grouping of {op:?}"));
-    }
-    match range.op {
-        RangeOp::CountOverTime | RangeOp::Rate | RangeOp::BytesOverTime | RangeOp::BytesRate => Ok(()),
-        RangeOp::RateCounter
-        | RangeOp::SumOverTime
-        | RangeOp::AvgOverTime
-        | RangeOp::MinOverTime
-        | RangeOp::MaxOverTime
-        | RangeOp::FirstOverTime
-        | RangeOp::LastOverTime
-        | RangeOp::StddevOverTime
-        | RangeOp::StdvarOverTime
-        | RangeOp::QuantileOverTime
-        | RangeOp::AbsentOverTime => unsupported(format!("function {op:?}")),
-    }
-}
-
 fn evaluated_metric(expr: &MetricExpr) -> Result<(), QueryError> {
-    match expr {
-        MetricExpr::Number(_) | MetricExpr::Vector(_) => Ok(()),
-        MetricExpr::Range(range) => evaluated_range(range),
-        MetricExpr::Aggregate { op, inner, .. } => match op {
-            AggregateOp::Sum | AggregateOp::Count | AggregateOp::Min | AggregateOp::Max | AggregateOp::Avg => {
-                evaluated_metric(inner)
-            }
-            AggregateOp::Stddev
-            | AggregateOp::Stdvar
-            | AggregateOp::Topk
-            | AggregateOp::Bottomk
-            | AggregateOp::ApproxTopk
-            | AggregateOp::Sort
-            | AggregateOp::SortDesc => unsupported(format!("function {:?}", op.as_str())),
-        },
-        MetricExpr::Binary { op, matching, cardinality, left, right, .. } => {
-            match op {
-                BinaryOp::Compare(compare) => return unsupported(format!("comparison {:?}", compare.as_str())),
-                BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
-                    return unsupported(format!("set operator {:?}", op.as_str()));
-                }
-                BinaryOp::Add
-                | BinaryOp::Subtract
-                | BinaryOp::Multiply
-                | BinaryOp::Divide
-                | BinaryOp::Modulo
-                | BinaryOp::Power => {}
-            }
-            let plain = *matching == Matching::Ignoring(Vec::new()) && *cardinality == Cardinality::OneToOne;
-            if !plain {
-                return unsupported(format!("vector matching of {:?}", op.as_str()));
-            }
-            evaluated_metric(left)?;
-            evaluated_metric(right)
-        }
-        MetricExpr::LabelReplace { .. } => unsupported("function \"label_replace\""),
-    }
+    leaves(expr).into_iter().try_for_each(|Leaf { range, .. }| {
+        evaluated_logs(&range.logs)?;
+        range.unwrap.as_ref().map_or(Ok(()), |unwrap| Unwrapped::new(unwrap).map(|_| ()))
+    })
 }
 
 /// A query's text to a tree that the engine runs.
@@ -405,9 +371,14 @@ impl Query {
     }
 
     fn metric(query: MetricQuery) -> Result<Self, QueryError> {
-        let ranges = query.counts().len();
-        if ranges > QUERY_RANGES_MAX {
-            return Err(parameter("query", format!("{ranges} range expressions"), "fewer of them"));
+        let ranges = leaves(&query.expr);
+        if ranges.len() > QUERY_RANGES_MAX {
+            return Err(parameter("query", format!("{} range expressions", ranges.len()), "fewer of them"));
+        }
+        for Leaf { range, .. } in ranges {
+            if query.points.earlier(range.offset).is_none() {
+                return Err(parameter("offset", range.offset, "one that keeps all points within the range of times"));
+            }
         }
         Ok(Self::Metric(query))
     }
@@ -426,7 +397,7 @@ impl Query {
     pub fn requests(&self, tenant: &str) -> Vec<ShardRequest> {
         let wants = match self {
             Self::Logs(logs) => vec![Want::Records(logs.clone())],
-            Self::Metric(metric) => metric.counts().into_iter().map(Want::Counts).collect(),
+            Self::Metric(metric) => leaves(&metric.expr).iter().map(|leaf| metric.want(leaf)).collect(),
             Self::Streams(streams) => vec![Want::Streams(streams.clone())],
         };
         wants
@@ -436,35 +407,98 @@ impl Query {
     }
 }
 
-impl MetricQuery {
-    /// One count per range expression, from left to right. A sum directly above it is done by the shards already:
-    /// sums of sums are sums. The others need whole series, since a stream may live in several shards.
-    fn counts(&self) -> Vec<CountQuery> {
-        fn walk(expr: &MetricExpr, above: Option<&Grouping>, visit: &mut impl FnMut(&RangeExpr, Option<&Grouping>)) {
-            match expr {
-                MetricExpr::Number(_) | MetricExpr::Vector(_) => {}
-                MetricExpr::Range(range) => visit(range, above),
-                MetricExpr::LabelReplace { inner, .. } => walk(inner, None, visit),
-                MetricExpr::Aggregate { op, grouping, inner, .. } => {
-                    walk(inner, (*op == AggregateOp::Sum).then_some(grouping), visit);
-                }
-                MetricExpr::Binary { left, right, .. } => {
-                    walk(left, None, visit);
-                    walk(right, None, visit);
-                }
+/// A range expression of a metric query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaf<'a> {
+    pub(super) range: &'a RangeExpr,
+    /// The aggregation right above it.
+    above: Option<(AggregateOp, &'a Grouping)>,
+}
+
+/// Whether an aggregation of whole series is the same aggregation of parts of them, each done by a shard.
+fn is_done_by_shards(above: AggregateOp, range: RangeOp) -> bool {
+    match above {
+        AggregateOp::Sum => match range {
+            RangeOp::CountOverTime
+            | RangeOp::Rate
+            | RangeOp::BytesOverTime
+            | RangeOp::BytesRate
+            | RangeOp::SumOverTime => true,
+            RangeOp::RateCounter
+            | RangeOp::AvgOverTime
+            | RangeOp::MinOverTime
+            | RangeOp::MaxOverTime
+            | RangeOp::FirstOverTime
+            | RangeOp::LastOverTime
+            | RangeOp::StddevOverTime
+            | RangeOp::StdvarOverTime
+            | RangeOp::QuantileOverTime
+            | RangeOp::AbsentOverTime => false,
+        },
+        AggregateOp::Min => range == RangeOp::MinOverTime,
+        AggregateOp::Max => range == RangeOp::MaxOverTime,
+        AggregateOp::Count
+        | AggregateOp::Avg
+        | AggregateOp::Stddev
+        | AggregateOp::Stdvar
+        | AggregateOp::Topk
+        | AggregateOp::Bottomk
+        | AggregateOp::ApproxTopk
+        | AggregateOp::Sort
+        | AggregateOp::SortDesc => false,
+    }
+}
+
+impl Leaf<'_> {
+    /// What tells series apart on the shards. Where the aggregation above can be done by them it is: sums of sums are
+    /// sums. The others need whole series, since a stream may live in several shards. An absence has a single series.
+    fn grouping(&self) -> Option<Grouping> {
+        if self.range.op == RangeOp::AbsentOverTime {
+            return Some(Grouping::By(Vec::new()));
+        }
+        let above = self.above.filter(|(op, _)| is_done_by_shards(*op, self.range.op)).map(|(_, grouping)| grouping);
+        self.range.grouping.as_ref().or(above).cloned()
+    }
+}
+
+/// The range expressions of an expression, from left to right.
+pub(super) fn leaves(expr: &MetricExpr) -> Vec<Leaf<'_>> {
+    fn walk<'a>(expr: &'a MetricExpr, above: Option<(AggregateOp, &'a Grouping)>, leaves: &mut Vec<Leaf<'a>>) {
+        match expr {
+            MetricExpr::Number(_) | MetricExpr::Vector(_) => {}
+            MetricExpr::Range(range) => leaves.push(Leaf { range, above }),
+            MetricExpr::LabelReplace { inner, .. } => walk(inner, None, leaves),
+            MetricExpr::Aggregate { op, grouping, inner, .. } => walk(inner, Some((*op, grouping)), leaves),
+            MetricExpr::Binary { left, right, .. } => {
+                walk(left, None, leaves);
+                walk(right, None, leaves);
             }
         }
-        let mut counts = Vec::new();
-        walk(&self.expr, None, &mut |range, grouping| {
-            counts.push(CountQuery {
-                logs: range.logs.clone(),
-                bytes: range.op.counts_bytes(),
-                window: range.window,
-                points: self.points,
-                grouping: grouping.cloned(),
-            });
-        });
-        counts
+    }
+    let mut found = Vec::new();
+    walk(expr, None, &mut found);
+    found
+}
+
+impl MetricQuery {
+    /// The points at which a range expression is looked at: earlier by its offset.
+    pub(super) fn points_of(&self, range: &RangeExpr) -> Points {
+        self.points.earlier(range.offset).unwrap_or(self.points)
+    }
+
+    /// What every shard is asked for a range expression.
+    fn want(&self, leaf: &Leaf<'_>) -> Want {
+        let range = leaf.range;
+        let RangeExpr { op, window, .. } = *range;
+        let (logs, points, grouping) = (range.logs.clone(), self.points_of(range), leaf.grouping());
+        match (&range.unwrap, Keep::of(op)) {
+            (Some(unwrap), Some(keep)) => {
+                Want::Numbers(NumberQuery { logs, unwrap: unwrap.clone(), keep, window, points, grouping })
+            }
+            (Some(_), None) | (None, _) => {
+                Want::Counts(CountQuery { logs, bytes: op.counts_bytes(), window, points, grouping })
+            }
+        }
     }
 }
 
@@ -498,23 +532,15 @@ mod tests {
     #[test]
     fn what_this_version_does_not_run_is_refused_by_name() {
         for (text, name) in [
-            ("rate({a=\"b\"} | json [5m])", "stage \"| json\" within a range"),
             ("{a=\"b\"} |> \"<_> x\"", "pattern line filter \"|>\""),
             ("{a=\"b\"} |= \"x\" or ip(\"10.0.0.0/8\")", "line filter function \"ip\""),
-            ("sum_over_time({a=\"b\"} | unwrap x [5m])", "stage \"| unwrap\""),
-            ("rate({a=\"b\"}[5m] offset 1h)", "modifier \"offset\""),
-            ("absent_over_time({a=\"b\"}[5m])", "function \"absent_over_time\""),
-            ("topk(5, rate({a=\"b\"}[5m]))", "function \"topk\""),
-            ("1 + rate({a=\"b\"}[5m]) > 5", "comparison \">\""),
-            ("rate({a=\"b\"}[5m]) and vector(1)", "set operator \"and\""),
-            ("sum(vector(1) + on (a) vector(1))", "vector matching of \"+\""),
-            ("label_replace(vector(1), \"a\", \"b\", \"c\", \"d\")", "function \"label_replace\""),
+            ("1 + rate({a=\"b\"} |> \"<_> x\" [5m])", "pattern line filter \"|>\""),
         ] {
             let refused = range(text, RangeParameters::default()).expect_err(text);
             assert_eq!(refused, QueryError::Unsupported(name.to_owned()), "{text}");
         }
         for text in
-            ["{a=\"b\"} |= \"x\" !~ \"y\" | json | x > 5", "sum by (a) (bytes_rate({a=\"b\"}[5m])) / 5 + vector(1)"]
+            ["{a=\"b\"} |= \"x\" !~ \"y\" | json | x > 5", "topk(2, rate({a=\"b\"} | json [5m])) > on() 5 * vector(1)"]
         {
             assert_eq!(evaluated(&parser::parse(text).unwrap()), Ok(()));
         }
@@ -546,7 +572,7 @@ mod tests {
     fn only_a_sum_right_above_is_done_by_the_shards() {
         let grouping = |text: &str| match Query::instant(text, 0).unwrap().requests("t").remove(0).want {
             Want::Counts(count) => count.grouping,
-            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("a count"),
+            Want::Numbers(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("a count"),
         };
         let range = "count_over_time({a=\"b\"}[1m])";
         assert_eq!(grouping(&format!("sum by (x) ({range})")), Some(Grouping::By(vec!["x".into()])));
@@ -556,6 +582,46 @@ mod tests {
         }
         let five = [range; 5].join(" + ");
         assert!(Query::instant(&five, 0).is_err());
+    }
+
+    fn wanted(text: &str) -> Want {
+        Query::instant(text, 100).unwrap().requests("t").remove(0).want
+    }
+
+    #[test]
+    fn unwrapped_numbers_are_folded_by_the_shards() {
+        let of = |text: &str| match wanted(text) {
+            Want::Numbers(NumberQuery { keep, grouping, .. }) => (keep, grouping),
+            Want::Counts(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("{text}"),
+        };
+        let by = |names: &[&str]| Some(Grouping::By(names.iter().map(|name| (*name).to_owned()).collect()));
+        let numbers = "{a=\"b\"} | unwrap n [1m]";
+        for (text, keep, grouping) in [
+            ("sum_over_time(NUMBERS)", Keep::Sum, None),
+            ("sum by (x) (rate(NUMBERS))", Keep::Sum, by(&["x"])),
+            ("sum by (x) (avg_over_time(NUMBERS))", Keep::Sum, None),
+            ("max by (x) (max_over_time(NUMBERS))", Keep::Most, by(&["x"])),
+            ("min by (x) (max_over_time(NUMBERS))", Keep::Most, None),
+            ("max by (x) (max_over_time(NUMBERS) by (x, y))", Keep::Most, by(&["x", "y"])),
+            ("quantile_over_time(0.9, NUMBERS) by (y)", Keep::Values, by(&["y"])),
+            ("sum by (x) (absent_over_time(NUMBERS))", Keep::Presence, by(&[])),
+            ("sum by (x) (rate_counter(NUMBERS))", Keep::Samples, None),
+        ] {
+            assert_eq!(of(&text.replace("NUMBERS", numbers)), (keep, grouping), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_offset_moves_the_points_that_shards_are_asked_for() {
+        let start = |text: &str| match wanted(text) {
+            Want::Counts(CountQuery { points, .. }) | Want::Numbers(NumberQuery { points, .. }) => points.start,
+            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("{text}"),
+        };
+        assert_eq!(start("rate({a=\"b\"}[1m] offset 30ns)"), 70);
+        assert_eq!(start("rate({a=\"b\"}[1m] offset -30ns)"), 130);
+        assert_eq!(start("sum_over_time({a=\"b\"} | unwrap n [1m] offset 1us)"), -900);
+        let far = Query::instant("rate({a=\"b\"}[1m] offset -1ns)", i64::MAX);
+        assert!(matches!(far, Err(QueryError::Parameter { name, .. }) if name == "offset"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::sample::{process, read_lines, series_of};
 use crate::block::rows::{Rows, Summary};
 use crate::label::Labels;
 use crate::limits::QUERY_BYTES_MAX;
@@ -9,7 +10,9 @@ use crate::query::ast::Grouping;
 use crate::query::error::QueryError;
 use crate::query::partial::{CountSeries, pairs};
 use crate::query::pattern::LineFilters;
+use crate::query::pipeline::Pipeline;
 use crate::query::plan::{CountQuery, Points};
+use crate::query::range::run;
 
 /// What a series takes beside its labels and counts, generously.
 const SERIES_BYTES: usize = 256;
@@ -26,13 +29,40 @@ pub fn folded<'a>(labels: &'a Labels, metadata: impl Iterator<Item = (&'a str, &
     Labels::new::<Box<str>, Box<str>>(labels.chain(fields))
 }
 
-/// The labels of a group, of a series in it.
-pub fn grouped(grouping: &Grouping, labels: &Labels) -> Labels {
-    let kept = |name: &str| match grouping {
+/// Whether a label tells groups apart.
+pub(super) fn keeps(grouping: &Grouping, name: &str) -> bool {
+    match grouping {
         Grouping::By(names) => names.iter().any(|wanted| wanted == name),
         Grouping::Without(names) => names.iter().all(|unwanted| unwanted != name),
+    }
+}
+
+/// The labels of a group, of a series in it.
+pub fn grouped(grouping: &Grouping, labels: &Labels) -> Labels {
+    Labels::new(labels.iter().filter(|(name, _)| keeps(grouping, name)))
+}
+
+/// Rows whose stream is shown at their time, which lies after the first of two and not after the second, and whose line
+/// passes; and how many there were before lines were looked at.
+pub(super) fn selected(
+    rows: &Rows,
+    shown: &[Option<i64>],
+    (after, through): (i64, i64),
+    filters: &LineFilters,
+) -> (Vec<u32>, u64) {
+    let (streams, timestamps) = (rows.stream_indexes(), rows.timestamps());
+    let fits = |row: &u32| {
+        let (stream, timestamp) = (streams[*row as usize], timestamps[*row as usize]);
+        shown[stream as usize].is_some_and(|from| timestamp >= from) && timestamp > after && timestamp <= through
     };
-    Labels::new(labels.iter().filter(|(name, _)| kept(name)))
+    let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
+    let mut selected: Vec<u32> = (0..count).filter(fits).collect();
+    let seen = selected.len() as u64;
+    if !filters.is_empty() {
+        let (text, ends) = rows.text();
+        filters.retain(text.as_bytes(), ends, &mut selected);
+    }
+    (selected, seen)
 }
 
 /// Counts at points as differences to the point before: a record that is in the windows of many points costs two.
@@ -95,7 +125,9 @@ impl Tally {
 }
 
 pub(super) struct Counter {
-    pub(super) filters: LineFilters,
+    pipeline: Pipeline,
+    /// Whether lines are needed.
+    lines: bool,
     bytes_of_lines: bool,
     window: i64,
     points: Points,
@@ -110,7 +142,8 @@ type Fields<'a> = Vec<(&'a str, &'a str)>;
 impl Counter {
     pub(super) fn new(query: &CountQuery) -> Result<Self, QueryError> {
         Ok(Self {
-            filters: LineFilters::new(&query.logs.stages)?,
+            pipeline: Pipeline::new(&query.logs.stages)?,
+            lines: query.bytes || read_lines(&query.logs.stages),
             bytes_of_lines: query.bytes,
             window: query.window,
             points: query.points,
@@ -131,35 +164,39 @@ impl Counter {
     }
 
     pub(super) fn needs_lines(&self) -> bool {
-        self.bytes_of_lines || !self.filters.is_empty()
+        self.lines
     }
 
-    /// Whether metadata can tell series of these streams apart.
+    /// Whether metadata is looked at, or can tell series of these streams apart.
     pub(super) fn needs_metadata<'a>(&self, mut streams: impl Iterator<Item = &'a Labels>) -> bool {
-        match &self.grouping {
+        let tells_apart = match &self.grouping {
             None | Some(Grouping::Without(_)) => true,
             Some(Grouping::By(names)) => streams.any(|labels| names.iter().any(|name| labels.get(name).is_none())),
-        }
+        };
+        tells_apart || !self.pipeline.is_plain()
     }
 
     /// Counts the rows that pass; answers how many had fitting time and stream.
     pub(super) fn count(&mut self, rows: &Rows, shown: &[Option<i64>], metadata: bool) -> Result<u64, QueryError> {
-        let (after, through) = self.time();
-        let (streams, timestamps) = (rows.stream_indexes(), rows.timestamps());
-        let fits = |row: &u32| {
-            let (stream, timestamp) = (streams[*row as usize], timestamps[*row as usize]);
-            shown[stream as usize].is_some_and(|from| timestamp >= from) && timestamp > after && timestamp <= through
-        };
-        let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
-        let mut selected: Vec<u32> = (0..count).filter(fits).collect();
-        let seen = selected.len() as u64;
-        if !self.filters.is_empty() {
-            let (text, ends) = rows.text();
-            self.filters.retain(text.as_bytes(), ends, &mut selected);
+        let (selected, seen) = selected(rows, shown, self.time(), self.pipeline.leading());
+        if self.pipeline.is_plain() {
+            self.tally(rows, &selected, metadata);
+        } else {
+            self.process(rows, &selected)?;
         }
-        self.tally(rows, &selected, metadata);
         let held: usize = self.series.iter().map(|(labels, tally)| labels_bytes(labels) + tally.bytes()).sum();
         if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
+    }
+
+    fn process(&mut self, rows: &Rows, selected: &[u32]) -> Result<(), QueryError> {
+        let Self { pipeline, series, indexes, grouping, points, .. } = self;
+        let run = |timestamp| run(*points, self.window, timestamp);
+        process(pipeline, rows, selected, self.lines, run, |_, (first, past), processed| {
+            let index = index(series, indexes, series_of(&processed.fields, grouping.as_ref())?);
+            let amount = if self.bytes_of_lines { processed.line.len() as i64 } else { 1 };
+            series[index as usize].1.add(points.count, first, past, amount);
+            Ok(())
+        })
     }
 
     fn tally(&mut self, rows: &Rows, selected: &[u32], metadata: bool) {
@@ -207,24 +244,13 @@ impl Counter {
     fn index(&mut self, labels: &Labels, fields: &[(&str, &str)]) -> u32 {
         let whole = folded(labels, fields.iter().copied());
         let labels = self.grouping.as_ref().map_or(whole.clone(), |grouping| grouped(grouping, &whole));
-        if let Some(index) = self.indexes.get(&labels) {
-            return *index;
-        }
-        let index = u32::try_from(self.series.len()).expect("bounded by memory");
-        self.series.push((labels.clone(), Tally::Sparse(Vec::new())));
-        self.indexes.insert(labels, index);
-        index
+        index(&mut self.series, &mut self.indexes, labels)
     }
 
     /// Adds a record to the points whose window it is in: those at its time or later, before its time plus the window.
     fn add(&mut self, index: u32, timestamp: i64, amount: i64) {
-        let Points { start, step, count } = self.points;
-        let since = timestamp - start;
-        let first = if since <= 0 { 0 } else { (since - 1) / step + 1 };
-        let last = (since.saturating_add(self.window - 1).div_euclid(step)).min(i64::from(count) - 1);
-        if first <= last {
-            let point = |at: i64| u32::try_from(at).expect("between zero and the number of points");
-            self.series[index as usize].1.add(count, point(first), point(last + 1), amount);
+        if let Some((first, past)) = run(self.points, self.window, timestamp) {
+            self.series[index as usize].1.add(self.points.count, first, past, amount);
         }
     }
 
@@ -241,6 +267,14 @@ impl Counter {
     }
 }
 
-fn labels_bytes(labels: &Labels) -> usize {
+/// The position of a series, which is made where there is none.
+fn index(series: &mut Vec<(Labels, Tally)>, indexes: &mut BTreeMap<Labels, u32>, labels: Labels) -> u32 {
+    *indexes.entry(labels).or_insert_with_key(|labels| {
+        series.push((labels.clone(), Tally::Sparse(Vec::new())));
+        u32::try_from(series.len() - 1).expect("bounded by memory")
+    })
+}
+
+pub(super) fn labels_bytes(labels: &Labels) -> usize {
     SERIES_BYTES + labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
 }

@@ -8,6 +8,7 @@
 mod count;
 mod keep;
 mod list;
+mod sample;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::storage::segment::{LostRange, Segment, SegmentError};
 use count::Counter;
 use keep::{Keeper, Key, Order, Wanted};
 use list::Lister;
+use sample::Sampler;
 
 /// A shard as it was at one moment.
 #[derive(Clone, Debug)]
@@ -62,6 +64,7 @@ struct Chunk {
 enum Work {
     Keep(Keeper),
     Count(Counter),
+    Fold(Sampler),
     List(Lister),
 }
 
@@ -130,6 +133,9 @@ impl Work {
                 let rows = chunk.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
                 counter.count(&rows, shown, metadata)
             }
+            Self::Fold(sampler) => {
+                sampler.fold(&chunk.rows(shard, Projection { lines: sampler.needs_lines(), metadata: true })?, shown)
+            }
             Self::Keep(keeper) => {
                 let rows = chunk.rows(shard, Projection { lines: keeper.reads_lines(), metadata: false })?;
                 let (selected, seen) = keeper.select(&rows, shown);
@@ -145,6 +151,7 @@ impl Work {
         match self {
             Self::Keep(keeper) => keeper.may_hold(span),
             Self::Count(counter) => counter.may_hold(span),
+            Self::Fold(sampler) => sampler.may_hold(span),
             Self::List(lister) => lister.may_hold(span),
         }
     }
@@ -152,7 +159,7 @@ impl Work {
     fn first(&self, span: &Summary) -> Key {
         match self {
             Self::Keep(keeper) => keeper.order().first(span),
-            Self::Count(_) | Self::List(_) => Order::Offset.first(span),
+            Self::Count(_) | Self::Fold(_) | Self::List(_) => Order::Offset.first(span),
         }
     }
 }
@@ -199,6 +206,7 @@ impl Scan {
         let (work, selectors) = match &request.want {
             Want::Records(query) => (Work::Keep(keep_records(query)?), one(&query.logs)?),
             Want::Counts(query) => (Work::Count(Counter::new(query)?), one(&query.logs)?),
+            Want::Numbers(query) => (Work::Fold(Sampler::new(query, view.shard)?), one(&query.logs)?),
             Want::Offsets(query) => (Work::Keep(keep_offsets(query)?), query.logs.as_ref().map_or(Ok(vec![]), one)?),
             Want::Streams(query) => {
                 let selectors = query.selectors.iter().map(|matchers| StreamPattern::new(matchers));
@@ -275,6 +283,7 @@ impl Scan {
         let found = match self.work {
             Work::Keep(keeper) => Found::Records(keeper.finish(self.end.0)),
             Work::Count(counter) => Found::Counts(counter.finish()),
+            Work::Fold(sampler) => Found::Folds(sampler.finish()),
             Work::List(lister) => lister.finish(),
         };
         Partial { shard: self.shard, end: self.end.0, seen: self.seen, found }

@@ -134,15 +134,19 @@ fn answered_without(query: Query, worlds: &[World], order: &[usize], hidden: Vec
     gather.finish().unwrap().outcome
 }
 
-fn sent() -> impl Strategy<Value = Sent> {
-    let line = "[ab ]{0,6}";
+fn sent(line: &'static str) -> impl Strategy<Value = Sent> {
     (0_usize..2, 0_usize..6, 0_i64..40, line, prop::option::of(0_u8..3), 0_u8..12).prop_map(
         |(shard, stream, timestamp, line, level, seal)| Sent { shard, stream, timestamp, line, level, seal: seal == 0 },
     )
 }
 
 fn worlds() -> impl Strategy<Value = Vec<World>> {
-    prop::collection::vec(prop::collection::vec(sent(), 1..8), 0..12).prop_map(|batches| {
+    worlds_of("[ab ]{0,6}")
+}
+
+/// Two shards with lines as a regular expression draws them.
+fn worlds_of(line: &'static str) -> impl Strategy<Value = Vec<World>> {
+    prop::collection::vec(prop::collection::vec(sent(line), 1..8), 0..12).prop_map(|batches| {
         let of = |shard: usize| -> Vec<Vec<Sent>> {
             batches.iter().map(|batch| batch.iter().filter(|sent| sent.shard == shard).cloned().collect()).collect()
         };
@@ -296,8 +300,121 @@ fn whole(record: &AnswerRecord) -> Labels {
     folded(&record.labels, record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
+/// The pairs of a logfmt line.
+fn pairs_of(record: &AnswerRecord) -> impl Iterator<Item = (&str, &str)> {
+    record.line.split(' ').filter_map(|pair| pair.split_once('='))
+}
+
+fn number_of(record: &AnswerRecord) -> Option<f64> {
+    pairs_of(record).find(|(name, _)| *name == "n").and_then(|(_, value)| value.parse().ok())
+}
+
+/// Its labels with those that a parser finds, but for the number.
+fn parsed(record: &AnswerRecord) -> Labels {
+    let whole = whole(record);
+    Labels::new(whole.iter().chain(pairs_of(record).filter(|(name, _)| *name != "n")))
+}
+
+/// What an aggregation makes of the numbers in a window, which come in the order of time, shard and offset.
+fn plain_fold(op: &str, window: i64, numbers: &[f64]) -> f64 {
+    let (count, sum) = (numbers.len() as f64, numbers.iter().sum::<f64>());
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match op {
+        "rate(" => sum / (window as f64 / 1e9),
+        "sum_over_time(" => sum,
+        "avg_over_time(" => sum / count,
+        "min_over_time(" => sorted[0],
+        "max_over_time(" | "quantile_over_time(1, " => sorted[sorted.len() - 1],
+        "first_over_time(" => numbers[0],
+        "last_over_time(" => numbers[numbers.len() - 1],
+        "stdvar_over_time(" => numbers.iter().map(|number| (number - sum / count).powi(2)).sum::<f64>() / count,
+        _ => panic!("{op}"),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn numbers_are_those_of_a_plain_walk(
+        worlds in worlds_of("n=[0-9]{1,2} x=[ab]|n=[0-9]|x=[ab]|n=z x=a"),
+        selector in 0..SELECTORS.len(),
+        (start, length, step) in (-5_i64..40, 0_i64..40, 1_i64..7),
+        (window, offset) in (1_i64..15, -9_i64..9),
+        op in prop::sample::select(vec![
+            "rate(", "sum_over_time(", "avg_over_time(", "min_over_time(", "max_over_time(", "first_over_time(",
+            "last_over_time(", "stdvar_over_time(", "quantile_over_time(1, ",
+        ]),
+        grouped in any::<bool>(),
+    ) {
+        let grouped = grouped && !matches!(op, "rate(" | "sum_over_time(");
+        let (logs, by) = (SELECTORS[selector].0, if grouped { "by (app, x)" } else { "" });
+        let text = format!("{op}{logs} | logfmt | unwrap n | __error__=`` [{window}ns] offset {offset}ns) {by}");
+        let parameters = RangeParameters { start, end: start + length, step: Some(step), ..Default::default() };
+        let ask = |text: &str, order: &[usize]| answered(Query::range(text, parameters).unwrap(), &worlds, order);
+        let found = ask(&text, &[0, 1]);
+        prop_assert_eq!(&found, &ask(&text, &[1, 0]));
+        let name = |record: &AnswerRecord| {
+            let parsed = parsed(record);
+            if grouped { Labels::new(["app", "x"].map(|name| (name, parsed.get(name).unwrap_or("").to_owned()))) } else { parsed }
+        };
+        let mut passing = passing(&all(&worlds), selector, 0);
+        passing.sort_by_key(|record| (record.timestamp, record.shard, record.offset));
+        let mut names: Vec<Labels> = passing.iter().map(name).collect();
+        names.sort();
+        names.dedup();
+        let mut expected: Vec<(Labels, Vec<(u32, f64)>)> = Vec::new();
+        for labels in names {
+            let mut points = Vec::new();
+            for point in 0..=length / step {
+                let at = start + point * step - offset;
+                let inside = passing.iter().filter(|record| record.timestamp > at - window && record.timestamp <= at);
+                let numbers: Vec<f64> = inside.filter(|record| name(record) == labels).filter_map(number_of).collect();
+                if !numbers.is_empty() {
+                    points.push((point as u32, plain_fold(op, window, &numbers)));
+                }
+            }
+            if !points.is_empty() {
+                expected.push((labels, points));
+            }
+        }
+        let found = matrix(found);
+        prop_assert_eq!(found.len(), expected.len());
+        for ((labels, points), (expected_labels, expected)) in found.iter().zip(&expected) {
+            prop_assert_eq!(labels, expected_labels);
+            prop_assert_eq!(points.len(), expected.len());
+            for ((point, value), (expected_point, expected)) in points.iter().zip(expected) {
+                prop_assert_eq!(point, expected_point);
+                prop_assert!((value - expected).abs() <= 1e-9 * expected.abs(), "{value} {expected}");
+            }
+        }
+        let absent = format!("absent_over_time({logs} | logfmt | unwrap n | __error__=`` [{window}ns] offset {offset}ns)");
+        let absent: usize = matrix(ask(&absent, &[0, 1])).iter().map(|(_, points)| points.len()).sum();
+        let present: std::collections::BTreeSet<u32> =
+            expected.iter().flat_map(|(_, points)| points).map(|(point, _)| *point).collect();
+        prop_assert_eq!(absent + present.len(), (length / step + 1) as usize);
+    }
+
+    #[test]
+    fn counts_after_a_parser_are_those_of_a_plain_walk(
+        worlds in worlds_of("n=[0-9] x=[ab]|n=[0-9]|x=[ab]"),
+        selector in 0..SELECTORS.len(),
+        (start, length, step) in (-5_i64..40, 0_i64..40, 1_i64..7),
+        window in 1_i64..15,
+        bytes in any::<bool>(),
+    ) {
+        let op = if bytes { "bytes_over_time" } else { "count_over_time" };
+        let range = format!("{op}({} | logfmt | x=`a` | drop n [{window}ns])", SELECTORS[selector].0);
+        let parameters = RangeParameters { start, end: start + length, step: Some(step), ..Default::default() };
+        let ask = |text: &str| matrix(answered(Query::range(text, parameters).unwrap(), &worlds, &[0, 1]));
+        let mut passing = passing(&all(&worlds), selector, 0);
+        passing.retain(|record| record.line.contains("x=a"));
+        let points: Vec<i64> = (0..=length / step).map(|point| start + point * step).collect();
+        prop_assert_eq!(ask(&range), naive(&passing, &points, window, bytes, parsed));
+        let by = |record: &AnswerRecord| Labels::new([("x", "a"), ("app", record.labels.get("app").unwrap_or(""))]);
+        prop_assert_eq!(ask(&format!("sum by (x, app) ({range})")), naive(&passing, &points, window, bytes, by));
+    }
 
     #[test]
     fn records_by_time_are_those_of_a_plain_walk(
@@ -558,7 +675,7 @@ proptest! {
         let _ = ShardRequest::decode(&bytes);
         let _ = Partial::decode(&bytes);
         if let Some(first) = bytes.first_mut() {
-            *first = 1;
+            *first = 2;
         }
         let _ = ShardRequest::decode(&bytes);
         let _ = Partial::decode(&bytes);
@@ -573,7 +690,7 @@ fn another_tenant_sees_nothing() {
     let request = |tenant: &str| ShardRequest { tenant: Some(tenant.into()), ..offsets(query.clone()) };
     let found = |tenant| match scanned(&request(tenant), &world.view).found {
         Found::Records(found) => found.records.len(),
-        Found::Counts(_) | Found::Texts(_) | Found::Series(_) => panic!("records"),
+        Found::Counts(_) | Found::Folds(_) | Found::Texts(_) | Found::Series(_) => panic!("records"),
     };
     assert_eq!((found("t"), found("other")), (2, 0));
 }
@@ -625,6 +742,25 @@ fn a_segment_that_cannot_be_opened_fails_what_needs_it_and_nothing_else() {
     let listed = Want::Streams(StreamsQuery { want: StreamsWant::Series, selectors: Vec::new(), start: 0, end: 100 });
     let mut scan = Scan::new(&ShardRequest { tenant: None, want: listed, hidden: Vec::new() }, &view).unwrap();
     assert!(matches!(scan.step(), Err(QueryError::Damaged { .. })));
+}
+
+#[test]
+fn a_record_that_its_pipeline_cannot_process_fails_a_metric_query() {
+    let sent = Sent { shard: 0, stream: 0, timestamp: 1, line: "n=z".into(), level: None, seal: false };
+    let World { view, .. } = world(0, &[vec![sent]]);
+    let found = |text: &str| {
+        let query = Query::instant(text, 5).unwrap();
+        let mut scan = Scan::new(&query.requests("t")[0], &view)?;
+        while scan.step()? {}
+        Ok(scan.finish().found)
+    };
+    let error: QueryError = found("sum(sum_over_time({app=`a`} | logfmt | unwrap n [9ns]))").unwrap_err();
+    assert!(matches!(&error, QueryError::Pipeline { error, .. } if error == "SampleExtractionErr"), "{error}");
+    assert!(error.to_string().starts_with("pipeline error: 'SampleExtractionErr' for series: '{__error__=\"Sample"));
+    let error: QueryError = found("count_over_time({app=`a`} | json [9ns])").unwrap_err();
+    assert!(matches!(&error, QueryError::Pipeline { error, .. } if error == "JSONParserErr"), "{error}");
+    let none = found("sum_over_time({app=`a`} | logfmt | unwrap n | __error__=`` [9ns])");
+    assert_eq!(none, Ok(Found::Folds(Vec::new())));
 }
 
 #[test]
