@@ -64,7 +64,7 @@ pub struct FoundRecords {
 pub struct CountSeries {
     /// What tells it apart.
     pub labels: Pairs,
-    /// Point and count, ascending; points without a record are left out.
+    /// Point and count, ascending; points without a record are left out, those of empty lines are not.
     pub points: Vec<(u32, u64)>,
 }
 

@@ -12,7 +12,7 @@ use crate::query::partial::{CountSeries, pairs};
 use crate::query::pattern::LineFilters;
 use crate::query::pipeline::Pipeline;
 use crate::query::plan::{CountQuery, Points};
-use crate::query::range::run;
+use crate::query::range::{Run, run};
 
 /// What a series takes beside its labels and counts, generously.
 const SERIES_BYTES: usize = 256;
@@ -106,8 +106,8 @@ impl Tally {
         }
     }
 
-    /// Point and count where the count is not zero.
-    fn points(self, points: u32) -> Vec<(u32, u64)> {
+    /// The count at each point.
+    fn counts(self, points: u32) -> impl Iterator<Item = u64> {
         let dense = match self {
             Self::Dense(dense) => dense,
             Self::Sparse(differences) => {
@@ -116,11 +116,44 @@ impl Tally {
                 dense
             }
         };
-        let sums = dense.into_iter().scan(0_i64, |sum, difference| {
+        dense.into_iter().scan(0_i64, |sum, difference| {
             *sum += difference;
             Some(u64::try_from(*sum).expect("what was added comes off once"))
-        });
-        (0..points).zip(sums).filter(|(_, count)| *count > 0).collect()
+        })
+    }
+}
+
+/// The counts of one series.
+struct Tallied {
+    labels: Labels,
+    records: Tally,
+    /// Bytes of their lines, where these are counted.
+    bytes: Option<Tally>,
+}
+
+impl Tallied {
+    /// Adds a record with a line of so many bytes at the points of a run.
+    fn add(&mut self, points: u32, (first, past): Run, bytes: usize) {
+        self.records.add(points, first, past, 1);
+        if let Some(tally) = &mut self.bytes {
+            tally.add(points, first, past, i64::try_from(bytes).expect("a line fits memory"));
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        labels_bytes(&self.labels) + self.records.bytes() + self.bytes.as_ref().map_or(0, Tally::bytes)
+    }
+
+    /// Point and count, or bytes, where there is a record.
+    fn points(self, points: u32) -> Vec<(u32, u64)> {
+        let records = (0..points).zip(self.records.counts(points));
+        match self.bytes {
+            None => records.filter(|(_, count)| *count > 0).collect(),
+            Some(bytes) => {
+                let both = records.zip(bytes.counts(points));
+                both.filter(|((_, count), _)| *count > 0).map(|((point, _), bytes)| (point, bytes)).collect()
+            }
+        }
     }
 }
 
@@ -132,7 +165,7 @@ pub(super) struct Counter {
     window: i64,
     points: Points,
     grouping: Option<Grouping>,
-    series: Vec<(Labels, Tally)>,
+    series: Vec<Tallied>,
     indexes: BTreeMap<Labels, u32>,
 }
 
@@ -184,17 +217,17 @@ impl Counter {
         } else {
             self.process(rows, &selected)?;
         }
-        let held: usize = self.series.iter().map(|(labels, tally)| labels_bytes(labels) + tally.bytes()).sum();
+        let held: usize = self.series.iter().map(Tallied::held_bytes).sum();
         if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
     }
 
     fn process(&mut self, rows: &Rows, selected: &[u32]) -> Result<(), QueryError> {
         let Self { pipeline, series, indexes, grouping, points, .. } = self;
         let run = |timestamp| run(*points, self.window, timestamp);
-        process(pipeline, rows, selected, self.lines, run, |_, (first, past), processed| {
-            let index = index(series, indexes, series_of(&processed.fields, grouping.as_ref())?);
-            let amount = if self.bytes_of_lines { processed.line.len() as i64 } else { 1 };
-            series[index as usize].1.add(points.count, first, past, amount);
+        process(pipeline, rows, selected, self.lines, run, |_, run, processed| {
+            let labels = series_of(&processed.fields, grouping.as_ref())?;
+            let index = index(series, indexes, labels, self.bytes_of_lines);
+            series[index as usize].add(points.count, run, processed.line.len());
             Ok(())
         })
     }
@@ -227,8 +260,8 @@ impl Counter {
                     index
                 }
             };
-            let amount = if self.bytes_of_lines { rows.line(row).len() as i64 } else { 1 };
-            self.add(index, rows.timestamp(row), amount);
+            let bytes = if self.bytes_of_lines { rows.line(row).len() } else { 0 };
+            self.add(index, rows.timestamp(row), bytes);
         }
     }
 
@@ -244,21 +277,22 @@ impl Counter {
     fn index(&mut self, labels: &Labels, fields: &[(&str, &str)]) -> u32 {
         let whole = folded(labels, fields.iter().copied());
         let labels = self.grouping.as_ref().map_or(whole.clone(), |grouping| grouped(grouping, &whole));
-        index(&mut self.series, &mut self.indexes, labels)
+        index(&mut self.series, &mut self.indexes, labels, self.bytes_of_lines)
     }
 
     /// Adds a record to the points whose window it is in: those at its time or later, before its time plus the window.
-    fn add(&mut self, index: u32, timestamp: i64, amount: i64) {
-        if let Some((first, past)) = run(self.points, self.window, timestamp) {
-            self.series[index as usize].1.add(self.points.count, first, past, amount);
+    fn add(&mut self, index: u32, timestamp: i64, bytes: usize) {
+        if let Some(run) = run(self.points, self.window, timestamp) {
+            self.series[index as usize].add(self.points.count, run, bytes);
         }
     }
 
     pub(super) fn finish(self) -> Vec<CountSeries> {
         let count = self.points.count;
         let mut series: BTreeMap<Labels, Vec<(u32, u64)>> = BTreeMap::new();
-        for (labels, tally) in self.series {
-            let points = tally.points(count);
+        for tallied in self.series {
+            let labels = tallied.labels.clone();
+            let points = tallied.points(count);
             if !points.is_empty() {
                 series.insert(labels, points);
             }
@@ -268,9 +302,10 @@ impl Counter {
 }
 
 /// The position of a series, which is made where there is none.
-fn index(series: &mut Vec<(Labels, Tally)>, indexes: &mut BTreeMap<Labels, u32>, labels: Labels) -> u32 {
+fn index(series: &mut Vec<Tallied>, indexes: &mut BTreeMap<Labels, u32>, labels: Labels, bytes: bool) -> u32 {
     *indexes.entry(labels).or_insert_with_key(|labels| {
-        series.push((labels.clone(), Tally::Sparse(Vec::new())));
+        let tally = || Tally::Sparse(Vec::new());
+        series.push(Tallied { labels: labels.clone(), records: tally(), bytes: bytes.then(tally) });
         u32::try_from(series.len() - 1).expect("bounded by memory")
     })
 }

@@ -279,13 +279,13 @@ fn naive(
     let mut names: Vec<Labels> = records.iter().map(&name).collect();
     names.sort();
     names.dedup();
-    let value = |labels: &Labels, at: i64| -> usize {
+    let value = |labels: &Labels, at: i64| -> Option<usize> {
         let inside = records.iter().filter(|r| name(r) == *labels && r.timestamp > at - window && r.timestamp <= at);
-        inside.map(|record| if bytes { record.line.len() } else { 1 }).sum()
+        inside.map(|record| if bytes { record.line.len() } else { 1 }).reduce(|sum, more| sum + more)
     };
     let series = |labels: Labels| {
-        let points = (0..).zip(points).map(|(point, at)| (point, value(&labels, *at) as f64));
-        let points: Vec<(u32, f64)> = points.filter(|(_, value)| *value > 0.0).collect();
+        let points = (0..).zip(points).filter_map(|(point, at)| Some((point, value(&labels, *at)? as f64)));
+        let points: Vec<(u32, f64)> = points.collect();
         (labels, points)
     };
     names.into_iter().map(series).filter(|(_, points)| !points.is_empty()).collect()
