@@ -416,6 +416,24 @@ pub const REGEX_NEST_MAX: u32 = 64;
 pub const PARTIAL_BYTES: usize = 4 * MIB;
 /// An encoded part of an answer; above, the query is refused.
 pub const PARTIAL_BYTES_MAX: usize = 7 * MIB;
+/// Series of an answer about volume: default and most. They are sums, cheaper than those of `SERIES_MAX`.
+pub const VOLUME_SERIES: (usize, usize) = (100, 5_000);
+/// Records that a shard looks at for fields: default and most.
+pub const FIELD_LINES: (usize, usize) = (100, 5_000);
+/// Fields, or values of one, of an answer: default and most.
+pub const FIELDS_PER_ANSWER: (usize, usize) = (1_000, 5_000);
+/// Fields that are held while they are looked for.
+pub const FIELDS_HELD_MAX: usize = 5_000;
+/// Different values that are counted, of all fields together; their hashes travel as one message.
+pub const FIELD_VALUES_HELD_MAX: usize = 262_144;
+/// Patterns that are held while lines are counted; past them those that are alike are merged and the rarest left out.
+pub const PATTERNS_HELD_MAX: usize = 1_024;
+/// Patterns of an answer: more than a person looks at.
+pub const PATTERNS_PER_ANSWER: usize = 300;
+/// Words of a pattern; the rest of a line is one variable.
+pub const PATTERN_WORDS_MAX: usize = 256;
+/// The part of a line that is cut into words; the rest is one variable.
+pub const PATTERN_LINE_BYTES_MAX: usize = 2 * KIB;
 
 // Copies of snapshots between nodes.
 
@@ -565,6 +583,8 @@ const _: () = assert!(
 const _: () = assert!(LABELS_MAX + METADATA_FIELDS_MAX < FIELDS_PER_RECORD_MAX);
 const _: () = assert!(QUERY_FANOUT_MAX * PARTIAL_BYTES_MAX <= QUERY_BYTES_MAX);
 const _: () = assert!(QUERY_NUMBERS_MAX * 32 <= QUERY_BYTES_MAX);
+const _: () = assert!(FIELD_VALUES_HELD_MAX * 9 + FIELDS_HELD_MAX * 256 < PARTIAL_BYTES_MAX);
+const _: () = assert!(FIELDS_PER_ANSWER.1 <= FIELDS_HELD_MAX && PATTERNS_PER_ANSWER <= PATTERNS_HELD_MAX / 2);
 const _: () = assert!(QUERY_TEXT_BYTES_MAX < FORM_BYTES_MAX);
 const _: () = assert!(PARTIAL_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_TICKS * 2 < ELECTION_TICKS);

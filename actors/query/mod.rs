@@ -111,12 +111,15 @@ impl QueryGate {
     /// # Errors
     /// Why there is no answer; `QueryError::Busy` at once where too many queries wait.
     pub async fn ask(&self, question: Question) -> Result<Bytes, QueryError> {
-        let deadline = Instant::now() + limits::QUERY_DEADLINE;
+        let came = Instant::now();
+        let deadline = came + limits::QUERY_DEADLINE;
         let permit = self.admit(deadline).await?;
+        let queued = came.elapsed();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let turn = usize::try_from(ticket).unwrap_or(0) % self.queriers.len();
         let (reply, answer) = oneshot();
-        let ask = QuerierMessage::Ask { ticket, question: Box::new(question), deadline, permit, reply: reply.into() };
+        let (question, reply) = (Box::new(question), reply.into());
+        let ask = QuerierMessage::Ask { ticket, question, deadline, queued, permit, reply };
         self.queriers[turn].cast(ask).map_err(|_| QueryError::Cancelled)?;
         let _leave = Leave { querier: self.queriers[turn].clone(), ticket };
         answer.await.unwrap_or(Err(QueryError::Cancelled))

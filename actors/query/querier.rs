@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use millpond::id::ShardId;
 use millpond::limits;
 use millpond::query::QueryError;
+use millpond::query::answer::Took;
 use millpond::query::merge::Gather;
 use millpond::query::partial::Partial;
 use millpond::query::plan::ShardRequest;
@@ -33,6 +35,8 @@ pub(super) enum QuerierMessage {
         question: Box<Question>,
         /// When it must be answered.
         deadline: Instant,
+        /// How long it waited for its room.
+        queued: Duration,
         /// Its room.
         permit: Permit,
         /// The listener that waits.
@@ -74,6 +78,7 @@ pub(super) struct QuerierState {
 struct Running {
     question: Box<Question>,
     gather: Gather,
+    queued: Duration,
     since: Instant,
     deadline: Instant,
     timer: Task,
@@ -118,8 +123,8 @@ impl Actor for Querier {
         state: &mut QuerierState,
     ) -> Result<(), ActorError> {
         match message {
-            QuerierMessage::Ask { ticket, question, deadline, permit, reply } => {
-                state.ask(ticket, question, deadline, permit, reply);
+            QuerierMessage::Ask { ticket, question, deadline, queued, permit, reply } => {
+                state.ask(ticket, question, deadline, queued, permit, reply);
             }
             QuerierMessage::Leave { ticket } => drop(state.queries.remove(&ticket)),
             QuerierMessage::Found { ticket, errand, outcome } => state.found(ticket, errand, outcome),
@@ -135,6 +140,7 @@ impl QuerierState {
         ticket: u64,
         question: Box<Question>,
         deadline: Instant,
+        queued: Duration,
         permit: Permit,
         reply: RpcReplyPort<Result<Bytes, QueryError>>,
     ) {
@@ -151,7 +157,7 @@ impl QuerierState {
         let timer = Task(expired);
         let errands = BTreeMap::new();
         let running =
-            Running { question, gather, since, deadline, timer, waiting, errands, numbered: 0, reply, permit };
+            Running { question, gather, queued, since, deadline, timer, waiting, errands, numbered: 0, reply, permit };
         self.queries.insert(ticket, running);
         self.pump(ticket);
     }
@@ -198,13 +204,15 @@ impl QuerierState {
     }
 
     fn conclude(&mut self, ticket: u64) {
-        let Some(Running { question, gather, since, reply, timer, permit, .. }) = self.queries.remove(&ticket) else {
+        let Some(Running { question, gather, queued, since, reply, timer, permit, .. }) = self.queries.remove(&ticket)
+        else {
             return;
         };
         drop(timer);
         self.reader.work(move || {
             let answer = gather.finish();
-            let _ = reply.send(answer.map(|answer| answer.to_json(question.encoding, since.elapsed()).into()));
+            let took = Took { queued, ran: since.elapsed() };
+            let _ = reply.send(answer.map(|answer| answer.to_json(question.encoding, took).into()));
             drop(permit);
         });
     }

@@ -234,7 +234,7 @@ impl Follower {
 fn found(partial: Partial) -> Result<FoundRecords, QueryError> {
     match partial.found {
         Found::Records(found) => Ok(found),
-        Found::Counts(_) | Found::Folds(_) | Found::Texts(_) | Found::Series(_) => {
+        Found::Counts(_) | Found::Folds(_) | Found::Texts(_) | Found::Series(_) | Found::Overview(_) => {
             let why = "it answers another kind of request".to_owned();
             Err(QueryError::Codec { what: "partial answer".to_owned(), version: None, why })
         }

@@ -19,7 +19,7 @@ use crate::record::{Record, StreamRecords, Text};
 pub(super) const SERVICE_NAME: &str = "service_name";
 
 /// The labels from which `service_name` is taken, best first.
-pub(super) const SERVICE_LABELS: [&str; 12] = [
+pub const SERVICE_LABELS: [&str; 12] = [
     SERVICE_NAME,
     "service",
     "app",

@@ -20,6 +20,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use self::inflate::{Encoding, inflate};
+pub use self::judge::SERVICE_LABELS;
 pub use self::label_text::{LabelTextError, parse_labels};
 use crate::class::Class;
 use crate::limits::{

@@ -9,7 +9,6 @@ use serde::ser::{SerializeStruct as _, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::merge::{Answer, AnswerRecord, Outcome};
-use super::partial::Seen;
 use crate::id::ShardId;
 use crate::label::Labels;
 
@@ -121,9 +120,27 @@ fn runs(records: &[AnswerRecord], encoding: Encoding) -> Value {
     runs.into_iter().map(stream).collect()
 }
 
-fn stats(seen: Seen, returned: usize, took: Duration) -> Value {
-    let time = took.as_secs_f64();
+/// How long an answer took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Took {
+    /// Waiting for room.
+    pub queued: Duration,
+    /// Running.
+    pub ran: Duration,
+}
+
+/// Loki's statistics: what is in no segment counts as its ingesters', what is sealed as its store's.
+fn stats(answer: &Answer, returned: usize, took: Took) -> Value {
+    let Answer { seen, parts, .. } = answer;
+    let time = took.ran.as_secs_f64();
     let per_second = |amount: u64| if time > 0.0 { (amount as f64 / time) as u64 } else { 0 };
+    let store = |matched: u64, read: u64, chunk: Value| json!({ "totalChunksRef": matched, "totalChunksDownloaded": read, "chunk": chunk });
+    let head = json!({ "headChunkBytes": seen.head_bytes, "headChunkLines": seen.head_records });
+    let sealed = json!({
+        "compressedBytes": seen.compressed,
+        "decompressedBytes": seen.bytes - seen.head_bytes,
+        "decompressedLines": seen.records - seen.head_records,
+    });
     json!({
         "summary": {
             "bytesProcessedPerSecond": per_second(seen.bytes),
@@ -132,34 +149,48 @@ fn stats(seen: Seen, returned: usize, took: Duration) -> Value {
             "totalLinesProcessed": seen.records,
             "totalEntriesReturned": returned,
             "execTime": time,
-            "queueTime": 0.0,
-            "subqueries": 0,
+            "queueTime": took.queued.as_secs_f64(),
+            "subqueries": parts,
             "splits": 0,
-            "shards": 0,
+            "shards": parts,
         },
-        "querier": { "store": { "totalChunksRef": seen.chunks, "totalChunksDownloaded": seen.chunks } },
-        "ingester": {},
+        "querier": {
+            "store": store(seen.blocks_matched, seen.chunks - seen.head_chunks, sealed),
+        },
+        "ingester": {
+            "totalChunksMatched": seen.batches_matched,
+            "totalBatches": seen.head_chunks,
+            "totalLinesSent": seen.head_records,
+            "store": store(0, 0, head),
+        },
     })
 }
 
 impl Answer {
-    /// Loki's envelope. `took` is how long the query ran.
-    pub fn to_json(&self, encoding: Encoding, took: Duration) -> Vec<u8> {
-        let mut whole = Map::new();
-        whole.insert("status".to_owned(), "success".into());
-        whole.insert("data".to_owned(), self.data(encoding, took));
+    /// Loki's envelope, or what stands for it where Loki has none.
+    pub fn to_json(&self, encoding: Encoding, took: Took) -> Vec<u8> {
+        let mut whole = match &self.outcome {
+            Outcome::Overview(overviewed) => overviewed.json(),
+            Outcome::Records(_)
+            | Outcome::Matrix(..)
+            | Outcome::Vector(..)
+            | Outcome::Scalar(..)
+            | Outcome::Texts(_)
+            | Outcome::Series(_) => json!({ "status": "success", "data": self.data(encoding, took) }),
+        };
         if !self.missing.is_empty() {
             let warnings = self.missing.iter().map(|(shard, why)| format!("partial result: {shard} is missing: {why}"));
-            whole.insert("partial".to_owned(), true.into());
-            whole.insert("warnings".to_owned(), warnings.collect());
+            whole["partial"] = true.into();
+            whole["warnings"] = warnings.collect();
         }
-        serde_json::to_vec(&Value::Object(whole)).expect("a JSON value into memory")
+        serde_json::to_vec(&whole).expect("a JSON value into memory")
     }
 
-    fn data(&self, encoding: Encoding, took: Duration) -> Value {
+    fn data(&self, encoding: Encoding, took: Took) -> Value {
         let (kind, result, returned) = match &self.outcome {
             Outcome::Texts(texts) => return texts.iter().map(String::as_str).collect(),
             Outcome::Series(series) => return series.iter().map(labels).collect(),
+            Outcome::Overview(overviewed) => return overviewed.json(),
             Outcome::Records(records) => ("streams", streams(records, encoding), records.len()),
             Outcome::Matrix(points, series) => {
                 let values = |points_of: &[(u32, f64)]| {
@@ -178,7 +209,7 @@ impl Answer {
             }
             Outcome::Scalar(time, value) => ("scalar", sample(*time, *value), 0),
         };
-        let mut data = json!({ "resultType": kind, "result": result, "stats": stats(self.seen, returned, took) });
+        let mut data = json!({ "resultType": kind, "result": result, "stats": stats(self, returned, took) });
         if encoding == Encoding::Categorized && kind == "streams" {
             data["encodingFlags"] = json!(["categorize-labels"]);
         }
@@ -250,7 +281,7 @@ pub fn offsets_json(shard: ShardId, records: &[AnswerRecord], next: u64, end: u6
 #[cfg(test)]
 mod tests {
     use super::super::evaluate::Series;
-    use super::super::partial::Pairs;
+    use super::super::partial::{Pairs, Seen};
     use super::super::plan::Points;
     use super::*;
 
@@ -300,14 +331,18 @@ mod tests {
     }
 
     fn answer(outcome: Outcome) -> Answer {
-        Answer { outcome, seen: Seen { records: 4, bytes: 100, chunks: 1 }, missing: Vec::new() }
+        let head = Seen { records: 1, bytes: 20, chunks: 1, ..Seen::default() };
+        let seen = Seen { head_records: 1, head_bytes: 20, head_chunks: 1, batches_matched: 2, ..head };
+        let mut all = Seen { records: 3, bytes: 80, chunks: 1, blocks_matched: 5, compressed: 9, ..Seen::default() };
+        all.add(&seen);
+        Answer { outcome, seen: all, parts: 2, missing: Vec::new() }
     }
 
     #[test]
     fn streams_carry_metadata_in_their_labels() {
         let found =
             answer(Outcome::Records(vec![record(2, "x\n<b>", &[("app", "m"), ("k", "v")]), record(1, "y", &[])]));
-        let json = parsed(&found.to_json(Encoding::Folded, Duration::from_millis(10)));
+        let json = parsed(&found.to_json(Encoding::Folded, Took::default()));
         assert_eq!(json["status"], "success");
         assert_eq!(json["data"]["resultType"], "streams");
         let expected = json!([
@@ -315,14 +350,18 @@ mod tests {
             { "stream": { "app": "a\"b", "app_extracted": "m", "k": "v" }, "values": [["2", "x\n<b>"]] },
         ]);
         assert_eq!(json["data"]["result"], expected);
-        assert_eq!(json["data"]["stats"]["summary"]["totalLinesProcessed"], 4);
+        let stats = &json["data"]["stats"];
+        assert_eq!(stats["summary"]["totalLinesProcessed"], 4);
+        assert_eq!(stats["querier"]["store"]["totalChunksRef"], 5);
+        assert_eq!(stats["querier"]["store"]["chunk"]["decompressedBytes"], 80);
+        assert_eq!(stats["ingester"]["totalChunksMatched"], 2);
         assert!(json["data"].get("encodingFlags").is_none() && json.get("partial").is_none());
     }
 
     #[test]
     fn categorized_streams_carry_metadata_beside_each_line() {
         let found = answer(Outcome::Records(vec![record(2, "x", &[("k", "v")]), record(1, "y", &[])]));
-        let json = parsed(&found.to_json(Encoding::Categorized, Duration::ZERO));
+        let json = parsed(&found.to_json(Encoding::Categorized, Took::default()));
         let expected = json!([{ "stream": { "app": "a\"b" }, "values": [
             ["2", "x", { "structuredMetadata": { "k": "v" } }], ["1", "y", {}],
         ] }]);
@@ -335,13 +374,13 @@ mod tests {
         let points = Points { start: 1_500_000_000, step: 500_000_000, count: 2 };
         let labels = || Labels::new([("a", "b")]);
         let series = Series { labels: labels(), points: vec![(0, 1.0), (1, 0.1)] };
-        let json = parsed(&answer(Outcome::Matrix(points, vec![series])).to_json(Encoding::Folded, Duration::ZERO));
+        let json = parsed(&answer(Outcome::Matrix(points, vec![series])).to_json(Encoding::Folded, Took::default()));
         let expected = json!([{ "metric": { "a": "b" }, "values": [[1.5, "1"], [2, "0.1"]] }]);
         assert_eq!(json["data"]["result"], expected);
         let vector = answer(Outcome::Vector(3_000_000_000, vec![(labels(), f64::INFINITY)]));
-        let json = parsed(&vector.to_json(Encoding::Folded, Duration::ZERO));
+        let json = parsed(&vector.to_json(Encoding::Folded, Took::default()));
         assert_eq!(json["data"]["result"], json!([{ "metric": { "a": "b" }, "value": [3, "+Inf"] }]));
-        let json = parsed(&answer(Outcome::Scalar(0, 2.0)).to_json(Encoding::Folded, Duration::ZERO));
+        let json = parsed(&answer(Outcome::Scalar(0, 2.0)).to_json(Encoding::Folded, Took::default()));
         assert_eq!(json["data"]["result"], json!([0, "2"]));
     }
 
@@ -349,7 +388,7 @@ mod tests {
     fn a_partial_answer_says_so() {
         let mut found = answer(Outcome::Texts(vec!["app".into()]));
         found.missing.push((ShardId(5), "no leader".into()));
-        let json = parsed(&found.to_json(Encoding::Folded, Duration::ZERO));
+        let json = parsed(&found.to_json(Encoding::Folded, Took::default()));
         assert_eq!(json["data"], json!(["app"]));
         assert_eq!(json["partial"], true);
         assert_eq!(json["warnings"], json!(["partial result: shard-5 is missing: no leader"]));

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ast::{MatchOp, RangeExpr, RangeOp};
 use super::error::QueryError;
 use super::evaluate::{Series, Value, When};
+use super::overview::{Overseen, Overviewed};
 use super::partial::{CountSeries, FoldSeries, Found, FoundRecords, Pairs, Partial, Seen};
 use super::plan::{
     Direction, Hidden, LogQuery, MetricQuery, NumberQuery, Points, Query, ShardRequest, Want, leaves,
@@ -57,6 +58,8 @@ pub enum Outcome {
     Texts(Vec<String>),
     /// Label sets, sorted.
     Series(Vec<Labels>),
+    /// What there is, rather than the records themselves.
+    Overview(Overviewed),
 }
 
 /// A whole answer.
@@ -66,6 +69,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// What was looked at.
     pub seen: Seen,
+    /// How many parts of shards it is made of.
+    pub parts: u64,
     /// Shards that did not answer, with the reason; only where the caller allowed it.
     pub missing: Vec<(ShardId, String)>,
 }
@@ -87,6 +92,7 @@ enum State {
     Ranges(Vec<Ranged>),
     Texts(BTreeSet<String>),
     Series(BTreeSet<Labels>),
+    Overview(Overseen),
 }
 
 /// Gathers the parts of one answer.
@@ -97,6 +103,7 @@ pub struct Gather {
     hidden: Vec<Hidden>,
     state: State,
     seen: Seen,
+    parts: u64,
     missing: Vec<(ShardId, String)>,
     bytes: usize,
     /// Unwrapped numbers that are kept one by one.
@@ -141,9 +148,11 @@ impl Gather {
                 State::Series(BTreeSet::new())
             }
             Query::Streams(_) => State::Texts(BTreeSet::new()),
+            Query::Overview(overview) => State::Overview(Overseen::new(overview)),
         };
         let (tenant, hidden) = (tenant.to_owned(), Vec::new());
-        Self { query, tenant, hidden, state, seen: Seen::default(), missing: Vec::new(), bytes: 0, numbers: 0 }
+        let (seen, missing) = (Seen::default(), Vec::new());
+        Self { query, tenant, hidden, state, seen, parts: 0, missing, bytes: 0, numbers: 0 }
     }
 
     /// The same, without what is hidden. It is decided once for an answer, so that each part of it has the same bound.
@@ -166,9 +175,8 @@ impl Gather {
     /// part is not of this request.
     pub fn add(&mut self, request: usize, partial: Partial) -> Result<Option<ShardRequest>, QueryError> {
         let Partial { shard, seen, found, .. } = partial;
-        self.seen.records += seen.records;
-        self.seen.bytes += seen.bytes;
-        self.seen.chunks += seen.chunks;
+        self.seen.add(&seen);
+        self.parts += 1;
         let mut next = None;
         match (&mut self.state, found) {
             (State::Records(held), Found::Records(found)) => {
@@ -191,6 +199,9 @@ impl Gather {
             (State::Series(held), Found::Series(found)) => {
                 self.bytes += found.iter().map(|set| pairs_bytes(set) + ITEM_BYTES).sum::<usize>();
                 held.extend(found.into_iter().map(labels));
+            }
+            (State::Overview(held), found) => {
+                self.bytes = held.add(found).ok_or_else(|| mismatch("another kind of request"))?;
             }
             (State::Records(_) | State::Ranges(_) | State::Texts(_) | State::Series(_), _) => {
                 return Err(mismatch("another kind of request"));
@@ -223,15 +234,16 @@ impl Gather {
         let outcome = match (self.state, &self.query) {
             (State::Records(records), _) => Outcome::Records(records),
             (State::Ranges(ranges), Query::Metric(query)) => metric(query, ranges)?,
-            (State::Ranges(_), Query::Logs(_) | Query::Streams(_)) => {
+            (State::Ranges(_), Query::Logs(_) | Query::Streams(_) | Query::Overview(_)) => {
                 unreachable!("ranges are gathered for metric queries")
             }
             (State::Texts(texts), _) => Outcome::Texts(texts.into_iter().collect()),
             (State::Series(series), _) => Outcome::Series(series.into_iter().collect()),
+            (State::Overview(overseen), _) => overseen.finish(),
         };
         let mut missing = self.missing;
         missing.sort();
-        Ok(Answer { outcome, seen: self.seen, missing })
+        Ok(Answer { outcome, seen: self.seen, parts: self.parts, missing })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod exact;
 pub mod ip;
 mod lexer;
 pub mod merge;
+pub mod overview;
 pub mod parser;
 pub mod partial;
 pub mod pattern;

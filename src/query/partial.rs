@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::error::QueryError;
+use super::overview::OverviewFound;
 use super::plan::{decode, encode};
 use super::range::{Fold, Run};
 use crate::id::ShardId;
@@ -90,6 +91,8 @@ pub enum Found {
     Texts(BTreeSet<String>),
     /// Label sets.
     Series(BTreeSet<Pairs>),
+    /// What there is, rather than the records themselves.
+    Overview(OverviewFound),
 }
 
 /// What a shard looked at.
@@ -101,6 +104,33 @@ pub struct Seen {
     pub bytes: u64,
     /// Blocks and batches that were read.
     pub chunks: u64,
+    /// Of the records those that were in no segment.
+    pub head_records: u64,
+    /// Of the raw bytes those that were in no segment.
+    pub head_bytes: u64,
+    /// Of what was read those batches that were in no segment.
+    pub head_chunks: u64,
+    /// Blocks whose time and streams fitted, read or not.
+    pub blocks_matched: u64,
+    /// Batches in no segment whose time and streams fitted, read or not.
+    pub batches_matched: u64,
+    /// Bytes of the blocks that were read, as they are on the disk.
+    pub compressed: u64,
+}
+
+impl Seen {
+    /// Adds what another shard looked at.
+    pub fn add(&mut self, more: &Self) {
+        self.records += more.records;
+        self.bytes += more.bytes;
+        self.chunks += more.chunks;
+        self.head_records += more.head_records;
+        self.head_bytes += more.head_bytes;
+        self.head_chunks += more.head_chunks;
+        self.blocks_matched += more.blocks_matched;
+        self.batches_matched += more.batches_matched;
+        self.compressed += more.compressed;
+    }
 }
 
 /// The answer of one shard.

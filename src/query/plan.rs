@@ -15,6 +15,7 @@ use super::ast::{
     Unwrap,
 };
 use super::error::QueryError;
+use super::overview::{Overview, OverviewWant};
 use super::parser;
 use super::pipeline::{Pipeline, Unwrapped};
 use super::range::Keep;
@@ -91,7 +92,7 @@ impl Points {
     }
 
     /// Whether there is one, not too many, and none is out of range.
-    fn are_sound(&self) -> bool {
+    pub(super) fn are_sound(&self) -> bool {
         let steps = self.step.checked_mul(i64::from(self.count) - 1);
         let known = self.step > 0 && self.count > 0 && self.count as usize <= POINTS_MAX;
         known && steps.is_some_and(|steps| self.start.checked_add(steps).is_some())
@@ -170,6 +171,17 @@ pub struct StreamsQuery {
     pub end: i64,
 }
 
+impl StreamsQuery {
+    /// Each text of `selectors` is a stream selector.
+    pub(super) fn new(want: StreamsWant, selectors: &[&str], start: i64, end: i64) -> Result<Self, QueryError> {
+        if end < start {
+            return Err(parameter("end", end, "a time not before start"));
+        }
+        let selectors = selectors.iter().map(|text| parser::parse_selector(text)).collect::<Result<_, _>>()?;
+        Ok(Self { want, selectors, start, end })
+    }
+}
+
 /// Records in order of their offsets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OffsetQuery {
@@ -194,6 +206,8 @@ pub enum Want {
     Streams(StreamsQuery),
     /// Records by offset.
     Offsets(OffsetQuery),
+    /// What there is, rather than the records themselves.
+    Overview(OverviewWant),
 }
 
 /// Records that are not shown, although they are there.
@@ -253,6 +267,12 @@ impl ShardRequest {
             let why = "window, step and points out of range".to_owned();
             return Err(QueryError::Codec { what: "request".to_owned(), version: Some(VERSION), why });
         }
+        if let Want::Overview(want) = &request.want
+            && !want.is_sound()
+        {
+            let why = "steps out of range".to_owned();
+            return Err(QueryError::Codec { what: "request".to_owned(), version: Some(VERSION), why });
+        }
         Ok(request)
     }
 }
@@ -266,6 +286,13 @@ pub enum Query {
     Metric(MetricQuery),
     /// Labels and series.
     Streams(StreamsQuery),
+    /// What there is, rather than the records themselves.
+    Overview(Overview),
+}
+
+/// The step of a range in nanoseconds that asks for none: a 250th of it, at least a second.
+pub(super) fn default_step(range: i64) -> i64 {
+    (range / DEFAULT_POINTS / SECOND * SECOND).max(SECOND)
 }
 
 fn parameter(name: &str, value: impl ToString, expected: &str) -> QueryError {
@@ -345,7 +372,7 @@ impl Query {
             }
             Expr::Metric(expr) => {
                 let range = end.checked_sub(start).ok_or(parameter("start", start, "a time nearer to end"))?;
-                let step = step.unwrap_or((range / DEFAULT_POINTS / SECOND * SECOND).max(SECOND));
+                let step = step.unwrap_or(default_step(range));
                 if step <= 0 {
                     return Err(parameter("step", step, "a duration above zero"));
                 }
@@ -385,11 +412,7 @@ impl Query {
 
     /// What names, values or series there are; each text of `selectors` is a stream selector.
     pub fn streams(want: StreamsWant, selectors: &[&str], start: i64, end: i64) -> Result<Self, QueryError> {
-        if end < start {
-            return Err(parameter("end", end, "a time not before start"));
-        }
-        let selectors = selectors.iter().map(|text| parser::parse_selector(text)).collect::<Result<_, _>>()?;
-        Ok(Self::Streams(StreamsQuery { want, selectors, start, end }))
+        Ok(Self::Streams(StreamsQuery::new(want, selectors, start, end)?))
     }
 
     /// What every shard is asked; its answers go to `Gather::add` with the position in this list. Empty where the
@@ -399,6 +422,7 @@ impl Query {
             Self::Logs(logs) => vec![Want::Records(logs.clone())],
             Self::Metric(metric) => leaves(&metric.expr).iter().map(|leaf| metric.want(leaf)).collect(),
             Self::Streams(streams) => vec![Want::Streams(streams.clone())],
+            Self::Overview(overview) => overview.wants(),
         };
         wants
             .into_iter()
@@ -572,7 +596,9 @@ mod tests {
     fn only_a_sum_right_above_is_done_by_the_shards() {
         let grouping = |text: &str| match Query::instant(text, 0).unwrap().requests("t").remove(0).want {
             Want::Counts(count) => count.grouping,
-            Want::Numbers(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("a count"),
+            Want::Numbers(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) | Want::Overview(_) => {
+                panic!("a count")
+            }
         };
         let range = "count_over_time({a=\"b\"}[1m])";
         assert_eq!(grouping(&format!("sum by (x) ({range})")), Some(Grouping::By(vec!["x".into()])));

@@ -167,6 +167,13 @@ pub struct BlockEntry {
     streams: Box<[u32]>,
 }
 
+impl BlockEntry {
+    /// Its bytes on the disk.
+    pub fn bytes(&self) -> u32 {
+        self.len
+    }
+}
+
 /// A segment that is being written.
 #[derive(Debug)]
 pub struct SegmentWriter<'a> {

@@ -9,6 +9,7 @@ mod count;
 mod keep;
 mod list;
 mod sample;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub use count::{folded, grouped};
 
 use super::error::QueryError;
+use super::overview::detected::{FieldSet, FieldsQuery, FoundField};
+use super::overview::{OverviewFound, OverviewWant};
 use super::partial::{Found, Partial, Seen};
 use super::pattern::StreamPattern;
 use super::pipeline::Pipeline;
@@ -26,12 +29,14 @@ use crate::block::BlockError;
 use crate::block::l1::L1;
 use crate::block::rows::{Projection, Rows, Stream, Summary};
 use crate::id::{Offset, ShardId};
+use crate::label::Labels;
 use crate::shard::{HeadBatch, HeadView};
 use crate::storage::segment::{LostRange, Segment, SegmentError};
 use count::Counter;
 use keep::{Keeper, Key, Order, Wanted};
 use list::Lister;
 use sample::Sampler;
+use survey::Surveyor;
 
 /// A shard as it was at one moment.
 #[derive(Clone, Debug)]
@@ -66,6 +71,9 @@ enum Work {
     Count(Counter),
     Fold(Sampler),
     List(Lister),
+    Survey(Surveyor),
+    /// Records whose fields are looked for.
+    Sample(Keeper, FieldSet),
 }
 
 /// One request on its way through one shard.
@@ -136,7 +144,8 @@ impl Work {
             Self::Fold(sampler) => {
                 sampler.fold(&chunk.rows(shard, Projection { lines: sampler.needs_lines(), metadata: true })?, shown)
             }
-            Self::Keep(keeper) => {
+            Self::Survey(surveyor) => surveyor.read(&chunk.rows(shard, Projection::ALL)?, shown),
+            Self::Keep(keeper) | Self::Sample(keeper, _) => {
                 let rows = chunk.rows(shard, Projection { lines: keeper.reads_lines(), metadata: false })?;
                 let (selected, seen) = keeper.select(&rows, shown);
                 if !selected.is_empty() {
@@ -149,17 +158,18 @@ impl Work {
 
     fn may_hold(&self, span: &Summary) -> bool {
         match self {
-            Self::Keep(keeper) => keeper.may_hold(span),
+            Self::Keep(keeper) | Self::Sample(keeper, _) => keeper.may_hold(span),
             Self::Count(counter) => counter.may_hold(span),
             Self::Fold(sampler) => sampler.may_hold(span),
             Self::List(lister) => lister.may_hold(span),
+            Self::Survey(surveyor) => surveyor.may_hold(span),
         }
     }
 
     fn first(&self, span: &Summary) -> Key {
         match self {
-            Self::Keep(keeper) => keeper.order().first(span),
-            Self::Count(_) | Self::Fold(_) | Self::List(_) => Order::Offset.first(span),
+            Self::Keep(keeper) | Self::Sample(keeper, _) => keeper.order().first(span),
+            Self::Count(_) | Self::Fold(_) | Self::List(_) | Self::Survey(_) => Order::Offset.first(span),
         }
     }
 }
@@ -190,6 +200,32 @@ fn keep_offsets(query: &OffsetQuery) -> Result<Keeper, QueryError> {
     Ok(Keeper::new(wanted, Pipeline::new(query.logs.as_ref().map_or(&[], |logs| &logs.stages))?))
 }
 
+/// What is done for an overview, and for which streams.
+fn survey(want: &OverviewWant) -> Result<(Work, Vec<StreamPattern>), QueryError> {
+    let (work, matchers) = match want {
+        OverviewWant::Volume(query) => (Work::Survey(Surveyor::measure(query)), &query.matchers),
+        OverviewWant::Patterns(query) => (Work::Survey(Surveyor::mine(query)), &query.matchers),
+        OverviewWant::Fields(query) => {
+            let FieldsQuery { logs, start, end, line_limit: limit, .. } = query;
+            let (logs, direction) = (logs.clone(), Direction::Backward);
+            let newest = LogQuery { logs, start: *start, end: *end, limit: *limit, direction, after: None };
+            (Work::Sample(keep_records(&newest)?, FieldSet::new(query)), &query.logs.matchers)
+        }
+    };
+    Ok((work, vec![StreamPattern::new(matchers)?]))
+}
+
+/// The fields of the records that were kept. Where a part was cut, those before are sample enough.
+fn looked(keeper: Keeper, mut fields: FieldSet) -> Vec<FoundField> {
+    let found = keeper.finish(0);
+    let streams: Vec<Labels> = found.streams.into_iter().map(|stream| Labels::new(stream.labels)).collect();
+    for record in &found.records {
+        let metadata = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        fields.read(&streams[record.stream as usize], metadata, &record.line);
+    }
+    fields.found()
+}
+
 impl Scan {
     /// Finds what is to be read; reads nothing yet.
     ///
@@ -208,6 +244,7 @@ impl Scan {
             Want::Counts(query) => (Work::Count(Counter::new(query)?), one(&query.logs)?),
             Want::Numbers(query) => (Work::Fold(Sampler::new(query, view.shard)?), one(&query.logs)?),
             Want::Offsets(query) => (Work::Keep(keep_offsets(query)?), query.logs.as_ref().map_or(Ok(vec![]), one)?),
+            Want::Overview(want) => survey(want)?,
             Want::Streams(query) => {
                 let selectors = query.selectors.iter().map(|matchers| StreamPattern::new(matchers));
                 (Work::List(Lister::new(query)), selectors.collect::<Result<_, _>>()?)
@@ -234,6 +271,10 @@ impl Scan {
             let span = source.span();
             let wanted = || source.is_lost() || source.streams().any(|stream| self.wants().holds(stream, &span));
             if self.work.may_hold(&span) && wanted() {
+                match &source {
+                    Source::Head(_) => self.seen.batches_matched += 1,
+                    Source::Sealed(..) => self.seen.blocks_matched += 1,
+                }
                 chunks.push(Chunk { span, first: self.work.first(&span), source });
             }
         }
@@ -263,7 +304,16 @@ impl Scan {
             }
             return Ok(!self.chunks.is_empty());
         }
-        if let Work::Keep(keeper) = &self.work
+        if let Work::Survey(surveyor) = &mut self.work
+            && !chunk.source.is_lost()
+        {
+            let wants = Wants { tenant: self.tenant.as_deref(), selectors: &self.selectors, hidden: &self.hidden };
+            let streams = chunk.source.streams().map(|stream| (stream, wants.shown_from(stream)));
+            if surveyor.take_unread(&chunk.span, streams) {
+                return Ok(!self.chunks.is_empty());
+            }
+        }
+        if let Work::Keep(keeper) | Work::Sample(keeper, _) = &self.work
             && keeper.is_beyond(chunk.first)
         {
             // Chunks come in order, so none of the rest can hold a record that is kept.
@@ -272,10 +322,20 @@ impl Scan {
         }
         let opened = chunk.source.open(self.shard)?;
         let shown: Vec<Option<i64>> = opened.streams().iter().map(|stream| self.wants().shown_from(stream)).collect();
-        self.seen.records += self.work.read(&opened, self.shard, &shown)?;
-        self.seen.chunks += 1;
-        self.seen.bytes += chunk.span.raw_bytes;
+        let records = self.work.read(&opened, self.shard, &shown)?;
+        self.saw(&chunk, records);
         Ok(!self.chunks.is_empty())
+    }
+
+    fn saw(&mut self, chunk: &Chunk, records: u64) {
+        let bytes = chunk.span.raw_bytes;
+        let chunks = match &chunk.source {
+            Source::Head(_) => Seen { head_records: records, head_bytes: bytes, head_chunks: 1, ..Seen::default() },
+            Source::Sealed(segment, block) => {
+                Seen { compressed: u64::from(segment.blocks()[*block].bytes()), ..Seen::default() }
+            }
+        };
+        self.seen.add(&Seen { records, bytes, chunks: 1, ..chunks });
     }
 
     /// What was found by the steps so far; whole once [`Scan::step`] answered `false`.
@@ -285,6 +345,8 @@ impl Scan {
             Work::Count(counter) => Found::Counts(counter.finish()),
             Work::Fold(sampler) => Found::Folds(sampler.finish()),
             Work::List(lister) => lister.finish(),
+            Work::Survey(surveyor) => Found::Overview(surveyor.finish()),
+            Work::Sample(keeper, fields) => Found::Overview(OverviewFound::Fields(looked(keeper, fields))),
         };
         Partial { shard: self.shard, end: self.end.0, seen: self.seen, found }
     }

@@ -11,6 +11,7 @@ use crate::query::ast::{
     MetricExpr, Needle, Stage,
 };
 use crate::query::merge::{AnswerRecord, Gather, Outcome, records};
+use crate::query::overview::{FieldParameters, Overviewed, VolumeParameters};
 use crate::query::plan::{Query, RangeParameters, StreamsQuery, StreamsWant};
 use crate::record::{Record, StreamRecords};
 
@@ -690,7 +691,9 @@ fn another_tenant_sees_nothing() {
     let request = |tenant: &str| ShardRequest { tenant: Some(tenant.into()), ..offsets(query.clone()) };
     let found = |tenant| match scanned(&request(tenant), &world.view).found {
         Found::Records(found) => found.records.len(),
-        Found::Counts(_) | Found::Folds(_) | Found::Texts(_) | Found::Series(_) => panic!("records"),
+        Found::Counts(_) | Found::Folds(_) | Found::Texts(_) | Found::Series(_) | Found::Overview(_) => {
+            panic!("records")
+        }
     };
     assert_eq!((found("t"), found("other")), (2, 0));
 }
@@ -769,4 +772,91 @@ fn a_query_of_constants_asks_no_shard() {
     assert!(query.requests("t").is_empty());
     assert!(matches!(query, Query::Metric(ref query) if matches!(query.expr, MetricExpr::Binary { .. })));
     assert_eq!(answered(query, &[], &[]), Outcome::Vector(5, vec![(Labels::new::<&str, &str>([]), 2.0)]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn volume_from_summaries_and_from_rows_is_that_of_a_plain_walk(
+        worlds in worlds(),
+        selector in 0..SELECTORS.len(),
+        (start, length) in (0_i64..40, 1_i64..40),
+        step in 1_i64..50,
+        swapped in any::<bool>(),
+    ) {
+        let order = if swapped { [1, 0] } else { [0, 1] };
+        let end = start + length;
+        let mut expected = all(&worlds);
+        expected.retain(|record| {
+            record.timestamp >= start && record.timestamp < end && (SELECTORS[selector].1)(&record.labels)
+        });
+        let bytes = |record: &AnswerRecord| {
+            record.line.len() + record.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        };
+        let stats = answered(Query::stats(SELECTORS[selector].0, start, end).unwrap(), &worlds, &order);
+        let Outcome::Overview(Overviewed::Stats { streams, entries, bytes: sum, .. }) = stats else { panic!("stats") };
+        prop_assert_eq!(entries, expected.len() as u64);
+        prop_assert_eq!(sum, expected.iter().map(bytes).sum::<usize>() as u64);
+        let mut labels: Vec<Labels> = expected.iter().map(|record| record.labels.clone()).collect();
+        labels.sort();
+        labels.dedup();
+        // A block that is not read may hold several streams of which not all have a record in the range: it lies within.
+        prop_assert_eq!(streams, labels.len());
+
+        let parameters = VolumeParameters { start, end, step: Some(step), ranged: true, target: Some("app"), ..Default::default() };
+        let mut found = matrix(answered(Query::volume(SELECTORS[selector].0, parameters).unwrap(), &worlds, &order));
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut sums: std::collections::BTreeMap<Labels, std::collections::BTreeMap<u32, f64>> = Default::default();
+        for record in expected.iter().filter(|record| record.labels.get("app").is_some()) {
+            let series = Labels::new([("app", record.labels.get("app").unwrap())]);
+            let bucket = u32::try_from((record.timestamp - start) / step).unwrap();
+            *sums.entry(series).or_default().entry(bucket).or_default() += bytes(record) as f64;
+        }
+        let sums: Vec<(Labels, Vec<(u32, f64)>)> =
+            sums.into_iter().map(|(labels, points)| (labels, points.into_iter().collect())).collect();
+        prop_assert_eq!(found, sums);
+    }
+
+    #[test]
+    fn every_record_is_counted_for_one_pattern_of_its_level(worlds in worlds(), (start, length) in (0_i64..40, 0_i64..40)) {
+        let end = start + length;
+        let outcome = answered(Query::patterns("{app=~`.+`}", start, end, None).unwrap(), &worlds, &[0, 1]);
+        let Outcome::Overview(Overviewed::Patterns(_, patterns)) = outcome else { panic!("patterns") };
+        let mut expected: std::collections::BTreeMap<String, u64> = Default::default();
+        for record in all(&worlds) {
+            let in_range = record.timestamp >= start && record.timestamp < end;
+            if in_range && record.labels.get("app").is_some() && !record.line.trim().is_empty() {
+                let level = record.metadata.iter().find(|(name, _)| name == "detected_level");
+                *expected.entry(level.map(|(_, level)| level.clone()).unwrap_or_default()).or_default() += 1;
+            }
+        }
+        let mut found: std::collections::BTreeMap<String, u64> = Default::default();
+        for pattern in patterns {
+            *found.entry(pattern.level).or_default() += pattern.samples.iter().map(|(_, count)| count).sum::<u64>();
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn fields_are_those_of_the_newest_records(worlds in worlds(), line_limit in 1_u64..9) {
+        let parameters = FieldParameters { start: 0, end: 100, line_limit: Some(line_limit), limit: None };
+        let query = Query::detected_fields("{app=~`.+`}", None, parameters).unwrap();
+        let Outcome::Overview(Overviewed::Fields(fields, 1_000)) = answered(query, &worlds, &[1, 0]) else { panic!("fields") };
+        let mut expected: std::collections::BTreeMap<String, std::collections::BTreeSet<String>> = Default::default();
+        for world in &worlds {
+            let mut newest: Vec<&AnswerRecord> = world.all.iter().filter(|record| record.labels.get("app").is_some()).collect();
+            newest.sort_by_key(|record| std::cmp::Reverse((record.timestamp, record.offset)));
+            for record in newest.into_iter().take(usize::try_from(line_limit).unwrap()) {
+                for (name, value) in &record.metadata {
+                    let collides = record.labels.get(name).is_some();
+                    let name = if collides { format!("{name}_extracted") } else { name.clone() };
+                    expected.entry(name).or_default().insert(value.clone());
+                }
+            }
+        }
+        let found: Vec<(String, usize)> = fields.into_iter().map(|field| (field.label, field.cardinality)).collect();
+        let expected: Vec<(String, usize)> = expected.into_iter().map(|(name, values)| (name, values.len())).collect();
+        prop_assert_eq!(found, expected);
+    }
 }

@@ -1,0 +1,407 @@
+//! Fields of records, found by looking: metadata, the values of a line that is JSON, else the pairs of one that is
+//! logfmt. Of each field the type that fits all its values, how many different ones there are, and how a query gets at it.
+//!
+//! Values are counted as hashes, so that parts of shards add up without carrying the texts; the texts themselves are
+//! kept where one field's values are asked for. A field with the name of a label goes by `name_extracted`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Field;
+use crate::label::Labels;
+use crate::limits::{FIELD_VALUES_HELD_MAX, FIELDS_HELD_MAX, JSON_DEPTH_MAX};
+use crate::query::ast::LogExpr;
+use crate::query::time::duration;
+
+/// Fields of the newest records in [start, end).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FieldsQuery {
+    /// Which records.
+    pub logs: LogExpr,
+    /// The beginning, included.
+    pub start: i64,
+    /// The end, not included.
+    pub end: i64,
+    /// Most records to look at in each shard.
+    pub line_limit: u32,
+    /// Most fields, or values, of the answer.
+    pub limit: u32,
+    /// The field whose values are asked for; `None`: all fields, without values.
+    pub field: Option<String>,
+}
+
+/// The type that fits all values of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FieldKind {
+    /// `12`
+    Int,
+    /// `1.5`
+    Float,
+    /// `true`
+    Boolean,
+    /// `1m30s`
+    Duration,
+    /// `20KB`
+    Bytes,
+    /// Anything else.
+    String,
+}
+
+/// A field as one shard found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundField {
+    /// Its name.
+    pub label: String,
+    /// The type of its values.
+    pub kind: FieldKind,
+    /// Whether it was met in JSON lines.
+    pub json: bool,
+    /// Whether it was met in logfmt lines.
+    pub logfmt: bool,
+    /// Where it stands in JSON lines.
+    pub path: Vec<String>,
+    /// xxh3 of each value.
+    pub hashes: BTreeSet<u64>,
+    /// The values, where they are asked for.
+    pub values: BTreeSet<String>,
+}
+
+/// Units of bytes, as they are written after a number, in lower case.
+const BYTE_UNITS: [&str; 16] =
+    ["b", "kb", "mb", "gb", "tb", "pb", "eb", "kib", "mib", "gib", "tib", "pib", "eib", "k", "ki", "mi"];
+
+impl FieldKind {
+    /// As Loki's clients know it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Int => "int",
+            Self::Float => "float",
+            Self::Boolean => "boolean",
+            Self::Duration => "duration",
+            Self::Bytes => "bytes",
+            Self::String => "string",
+        }
+    }
+
+    /// The narrowest type of one value.
+    pub fn of(value: &str) -> Self {
+        let number = |text: &str| text.bytes().any(|byte| byte.is_ascii_digit()) && text.parse::<f64>().is_ok();
+        let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = value[digits.len()..].to_ascii_lowercase();
+        if value.parse::<i64>().is_ok() {
+            Self::Int
+        } else if number(value) {
+            Self::Float
+        } else if value == "true" || value == "false" {
+            Self::Boolean
+        } else if duration(value.strip_prefix('-').unwrap_or(value)).is_some() {
+            Self::Duration
+        } else if number(digits.trim_end()) && BYTE_UNITS.contains(&unit.as_str()) {
+            Self::Bytes
+        } else {
+            Self::String
+        }
+    }
+
+    /// The narrowest type of values of both.
+    fn or(self, other: Self) -> Self {
+        let number = |kind| matches!(kind, Self::Int | Self::Float);
+        if self == other {
+            self
+        } else if number(self) && number(other) {
+            Self::Float
+        } else {
+            Self::String
+        }
+    }
+}
+
+/// Where a value was met.
+enum Source<'a> {
+    Metadata,
+    Json(&'a [String]),
+    Logfmt,
+}
+
+/// Fields, of records and of parts of shards.
+#[derive(Debug)]
+pub struct FieldSet {
+    limit: u32,
+    field: Option<String>,
+    fields: BTreeMap<String, FoundField>,
+    hashes: usize,
+    bytes: usize,
+}
+
+/// A name as labels may have it.
+fn label_name(text: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut name: String = text.chars().map(|c| if fits(c) { c } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    name
+}
+
+impl FieldSet {
+    /// Nothing found yet.
+    pub fn new(query: &FieldsQuery) -> Self {
+        let (limit, field) = (query.limit, query.field.clone());
+        Self { limit, field, fields: BTreeMap::new(), hashes: 0, bytes: 0 }
+    }
+
+    /// The most fields, or values, that are answered.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.hashes * 32
+    }
+
+    /// Looks at one record.
+    pub fn read<'a>(&mut self, stream: &Labels, metadata: impl Iterator<Item = (&'a str, &'a str)>, line: &str) {
+        let mut taken = |name: &str, value: &str, source: Source<'_>| {
+            let collides = stream.get(name).is_some();
+            let label = if collides { format!("{name}_extracted") } else { name.to_owned() };
+            self.meet(label, value, &source);
+        };
+        metadata.for_each(|(name, value)| taken(name, value, Source::Metadata));
+        match line.trim_start().starts_with('{').then(|| serde_json::from_str::<Value>(line)) {
+            Some(Ok(value)) => walk(&value, &mut Vec::new(), &mut taken),
+            Some(Err(_)) | None => {
+                logfmt(line, &mut |name, value| taken(&label_name(name), value, Source::Logfmt));
+            }
+        }
+    }
+
+    fn meet(&mut self, label: String, value: &str, source: &Source<'_>) {
+        if self.field.as_ref().is_some_and(|field| *field != label) || value.is_empty() {
+            return;
+        }
+        let kind = FieldKind::of(value);
+        let (json, logfmt, path) = match source {
+            Source::Metadata => (false, false, Vec::new()),
+            Source::Json(path) => (true, false, path.to_vec()),
+            Source::Logfmt => (false, true, Vec::new()),
+        };
+        let hashes = BTreeSet::from([xxh3_64(value.as_bytes())]);
+        let values = if self.field.is_some() { BTreeSet::from([value.to_owned()]) } else { BTreeSet::new() };
+        self.take(FoundField { label, kind, json, logfmt, path, hashes, values });
+    }
+
+    fn take(&mut self, found: FoundField) {
+        let texts =
+            |field: &FoundField| field.label.len() + field.path.iter().map(|part| part.len() + 24).sum::<usize>();
+        if !self.fields.contains_key(&found.label) {
+            if self.fields.len() < FIELDS_HELD_MAX {
+                self.bytes += texts(&found) + 256 + found.values.iter().map(|value| value.len() + 64).sum::<usize>();
+                self.hashes += found.hashes.len();
+                self.fields.insert(found.label.clone(), found);
+            }
+            return;
+        }
+        let held = self.fields.get_mut(&found.label).expect("it is there");
+        held.kind = held.kind.or(found.kind);
+        held.json |= found.json;
+        held.logfmt |= found.logfmt;
+        if held.path.is_empty() {
+            held.path = found.path;
+        }
+        for hash in found.hashes {
+            if self.hashes < FIELD_VALUES_HELD_MAX && held.hashes.insert(hash) {
+                self.hashes += 1;
+            }
+        }
+        for value in found.values {
+            let size = value.len() + 64;
+            if held.values.len() < FIELD_VALUES_HELD_MAX && held.values.insert(value) {
+                self.bytes += size;
+            }
+        }
+    }
+
+    pub(super) fn absorb(&mut self, found: Vec<FoundField>) {
+        found.into_iter().for_each(|field| self.take(field));
+    }
+
+    /// What travels.
+    pub fn found(self) -> Vec<FoundField> {
+        self.fields.into_values().collect()
+    }
+
+    pub(super) fn fields(self) -> Vec<Field> {
+        let shown = |found: FoundField| {
+            let parsers = [("json", found.json), ("logfmt", found.logfmt)];
+            let parsers = parsers.into_iter().filter(|(_, met)| *met).map(|(name, _)| name).collect();
+            let FoundField { label, kind, path, hashes, .. } = found;
+            Field { label, kind, cardinality: hashes.len(), parsers, path }
+        };
+        self.fields.into_values().take(self.limit as usize).map(shown).collect()
+    }
+
+    pub(super) fn values(self) -> Vec<String> {
+        self.fields.into_values().flat_map(|field| field.values).take(self.limit as usize).collect()
+    }
+}
+
+/// Every scalar of an object, by the names that `| json` gives them; arrays have none.
+fn walk(value: &Value, path: &mut Vec<String>, taken: &mut impl FnMut(&str, &str, Source<'_>)) {
+    let text = match value {
+        Value::Object(fields) if path.len() < JSON_DEPTH_MAX => {
+            for (name, value) in fields {
+                path.push(name.clone());
+                walk(value, path, taken);
+                path.pop();
+            }
+            return;
+        }
+        Value::Object(_) | Value::Array(_) | Value::Null => return,
+        Value::String(text) => text.clone(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Number(number) => number.to_string(),
+    };
+    if !path.is_empty() {
+        taken(&label_name(&path.join("_")), &text, Source::Json(path));
+    }
+}
+
+/// The pairs of a line. What is no pair is passed over; a value in quotes that do not close ends the line.
+fn logfmt(line: &str, taken: &mut impl FnMut(&str, &str)) {
+    let mut rest = line;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c <= ' ');
+        let end = rest.find(|c: char| c <= ' ' || c == '=' || c == '"').unwrap_or(rest.len());
+        let (name, tail) = rest.split_at(end);
+        let Some(value) = tail.strip_prefix('=').filter(|_| !name.is_empty()) else {
+            let Some(next) = tail.chars().next() else { return };
+            rest = &tail[next.len_utf8()..];
+            continue;
+        };
+        if let Some(quoted) = value.strip_prefix('"') {
+            let mut escaped = false;
+            let close = quoted.find(|c: char| {
+                let closes = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                closes
+            });
+            let Some(close) = close else { return };
+            // A quoted value is written as a JSON string.
+            if let Ok(text) = serde_json::from_str::<String>(&value[..close + 2]) {
+                taken(name, &text);
+            }
+            rest = &quoted[close + 1..];
+        } else {
+            let end = value.find(|c: char| c <= ' ' || c == '"').unwrap_or(value.len());
+            taken(name, &value[..end]);
+            rest = &value[end..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(field: Option<&str>) -> FieldsQuery {
+        let field = field.map(str::to_owned);
+        FieldsQuery { logs: LogExpr::default(), start: 0, end: 1, line_limit: 100, limit: 1_000, field }
+    }
+
+    fn looked(field: Option<&str>, lines: &[&str]) -> FieldSet {
+        let mut set = FieldSet::new(&query(field));
+        let stream = Labels::new([("app", "a")]);
+        lines.iter().for_each(|line| set.read(&stream, [("detected_level", "info")].into_iter(), line));
+        set
+    }
+
+    fn shown(set: FieldSet) -> Vec<String> {
+        let show = |field: Field| {
+            let (kind, count) = (field.kind.as_str(), field.cardinality);
+            format!("{} {kind} {count} {} {}", field.label, field.parsers.join("+"), field.path.join("/"))
+        };
+        set.fields().into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn values_have_the_narrowest_type_that_fits() {
+        let kinds: [(&str, FieldKind); 12] = [
+            ("12", FieldKind::Int),
+            ("-3", FieldKind::Int),
+            ("1.5", FieldKind::Float),
+            ("1e3", FieldKind::Float),
+            ("true", FieldKind::Boolean),
+            ("1m30s", FieldKind::Duration),
+            ("-250ms", FieldKind::Duration),
+            ("20KB", FieldKind::Bytes),
+            ("1.5 GiB", FieldKind::Bytes),
+            ("inf", FieldKind::String),
+            ("10.0.0.1", FieldKind::String),
+            ("KB", FieldKind::String),
+        ];
+        for (value, kind) in kinds {
+            assert_eq!(FieldKind::of(value), kind, "{value}");
+        }
+        assert_eq!(FieldKind::Int.or(FieldKind::Float), FieldKind::Float);
+        assert_eq!(FieldKind::Int.or(FieldKind::Boolean), FieldKind::String);
+    }
+
+    #[test]
+    fn fields_of_json_and_logfmt_lines_and_metadata_are_found() {
+        let json = looked(
+            None,
+            &[r#"{"status": 200, "app": "b", "req": {"user-id": "u1"}, "list": [1]}"#, r#"{"status": 404}"#],
+        );
+        let expected = [
+            "app_extracted string 1 json app",
+            "detected_level string 1  ",
+            "req_user_id string 1 json req/user-id",
+            "status int 2 json status",
+        ];
+        assert_eq!(shown(json), expected);
+        let pairs = looked(None, &[r#"took=5ms msg="a \"b\" c" ok=true bare x="#, "plain text", r#"took=1s {"a":1}"#]);
+        let expected =
+            ["detected_level string 1  ", "msg string 1 logfmt ", "ok boolean 1 logfmt ", "took duration 2 logfmt "];
+        assert_eq!(shown(pairs), expected);
+    }
+
+    #[test]
+    fn values_of_one_field_are_listed_sorted() {
+        let set = looked(Some("user"), &["user=b x=1", "user=a x=2", "user=b", r#"{"user":"c"}"#]);
+        assert_eq!(set.values(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn parts_add_up_in_any_order() {
+        let parts = [
+            looked(None, &["a=1 b=x"]).found(),
+            looked(None, &["a=2.5"]).found(),
+            looked(None, &[r#"{"a":1}"#]).found(),
+        ];
+        let sum = |order: [usize; 3]| {
+            let mut set = FieldSet::new(&query(None));
+            order.into_iter().for_each(|at| set.absorb(parts[at].clone()));
+            shown(set)
+        };
+        assert_eq!(sum([0, 1, 2])[0], "a float 2 json+logfmt a");
+        assert_eq!(sum([0, 1, 2]), sum([2, 1, 0]));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_lines_never_panic(line in "\\PC{0,80}") {
+            looked(None, &[&line]).fields();
+        }
+
+        #[test]
+        fn arbitrary_pairs_never_panic(line in "[a\"\\\\= {}:1,é]{0,40}") {
+            looked(Some("a"), &[&line]).values();
+        }
+    }
+}
