@@ -3,6 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use millpond::config::Config;
 use millpond::consensus::Role;
 use millpond::id::{Boot, Index, Key, NodeId, StoreId, Term};
@@ -149,6 +153,15 @@ impl World {
     }
 }
 
+/// What a client of the query routes hears: status and body.
+async fn heard(gate: &QueryGate, address: &str) -> (u16, String) {
+    let routes = TowerToHyperService::new(crate::listeners::http::query::router(gate.clone()));
+    let answer = routes.call(hyper::Request::get(address).body(Body::empty()).unwrap()).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
 fn lines(found: &[AnswerRecord]) -> Vec<&str> {
     found.iter().map(|record| record.line.as_str()).collect()
 }
@@ -215,6 +228,32 @@ async fn a_query_that_nobody_waits_for_is_forgotten() {
     assert!(left.is_err());
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(world.gate.running.available_permits(), limits::QUERIES_RUNNING_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_hears_what_is_wrong_as_text_and_one_that_left_is_counted() {
+    let world = World::start(1).await;
+    let labels = "/loki/api/v1/labels";
+    assert_eq!(heard(&world.gate, labels).await, (200, r#"{"data":[],"status":"success"}"#.to_owned()));
+    let (status, text) = heard(&world.gate, "/loki/api/v1/query?query=%7B").await;
+    assert_eq!(status, 400);
+    assert!(text.starts_with("parse error at line 1, col 2: syntax error: expected "), "{text}");
+    world.lead(0, None);
+    let (status, text) = heard(&world.gate, labels).await;
+    assert_eq!((status, text.as_str()), (503, "shard-0 is unavailable: no leader is known\n"));
+    assert!(tokio::time::timeout(Duration::from_millis(100), heard(&world.gate, labels)).await.is_err());
+    let all = world.gate.running.clone().acquire_many_owned(limits::QUERIES_RUNNING_MAX as u32).await.unwrap();
+    assert_eq!(heard(&world.gate, labels).await.0, 504, "no room came free before the deadline");
+    let waiting: Vec<_> = (0..limits::QUERIES_QUEUED_MAX).map(|_| Queued::take(&world.gate.queued).unwrap()).collect();
+    let (status, text) = heard(&world.gate, labels).await;
+    assert_eq!(status, 429);
+    assert!(text.starts_with("too many queries: 16 run and 64 wait on this node"), "{text}");
+    drop((all, waiting));
+    let metrics = world.site.metrics.encode().unwrap();
+    for status in ["200", "429", "499", "503", "504"] {
+        let counted = |line: &&str| line.contains("kind=\"labels\"") && line.contains(&format!("status=\"{status}\""));
+        assert!(metrics.lines().any(|line| counted(&line)), "{status}: {metrics}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

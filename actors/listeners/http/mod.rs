@@ -8,6 +8,7 @@ pub mod intake;
 pub mod json;
 pub mod nodes;
 pub mod ops;
+mod overview;
 mod params;
 mod push;
 pub mod query;

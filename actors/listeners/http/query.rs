@@ -1,5 +1,5 @@
 //! Loki's query routes: `query_range`, `query`, `labels`, `label/{name}/values`, `series`, as GET and as a form; and the
-//! routes of tails and of records by offset, which have files of their own.
+//! routes of tails, of records by offset and of overviews, which have files of their own.
 //!
 //! Parameters become a question, its answer a body; an error becomes a status and one line of text. What a query means
 //! is not known here.
@@ -22,16 +22,16 @@ use tokio::time::Instant;
 
 use super::intake::{Refused, tenant};
 use super::params::Params;
-use super::{records_out, tail};
+use super::{overview, records_out, tail};
 use crate::query::{QueryGate, Question};
 
 /// Says how metadata is to be shown.
 const FLAGS_HEADER: &str = "x-loki-response-encoding-flags";
 const CATEGORIZE: &str = "categorize-labels";
 /// How far back a query looks that does not say.
-const RANGE_DEFAULT: Duration = Duration::from_secs(3_600);
+pub(super) const RANGE_DEFAULT: Duration = Duration::from_secs(3_600);
 /// How far back labels are looked for where the request does not say.
-const LABELS_RANGE_DEFAULT: Duration = Duration::from_secs(6 * 3_600);
+pub(super) const LABELS_RANGE_DEFAULT: Duration = Duration::from_secs(6 * 3_600);
 
 /// The routes.
 pub fn router(gate: QueryGate) -> Router {
@@ -44,6 +44,7 @@ pub fn router(gate: QueryGate) -> Router {
         .route("/loki/api/v1/series", get(series).post(series))
         .route("/loki/api/v1/tail", get(tail::tail))
         .route("/api/v1/shards/{shard}/records", get(records_out::records))
+        .merge(overview::router())
         .with_state(gate)
 }
 
@@ -54,6 +55,7 @@ pub(super) fn refusal(refused: Refused) -> Response {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         headers.insert(header::RETRY_AFTER, limits::RETRY_AFTER.as_secs().into());
     }
@@ -73,12 +75,11 @@ impl From<QueryError> for Refused {
             | QueryError::Memory { .. }
             | QueryError::AnswerTooLarge { .. } => StatusCode::BAD_REQUEST,
             QueryError::Removed { .. } => StatusCode::GONE,
-            QueryError::TooManyTails { .. } => StatusCode::TOO_MANY_REQUESTS,
+            QueryError::TooManyTails { .. } | QueryError::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             QueryError::Damaged { .. } | QueryError::Storage { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            QueryError::Codec { .. }
-            | QueryError::Unavailable { .. }
-            | QueryError::Busy { .. }
-            | QueryError::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            QueryError::Codec { .. } | QueryError::Unavailable { .. } | QueryError::Cancelled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             QueryError::Deadline => StatusCode::GATEWAY_TIMEOUT,
         };
         Self::new(status, error)
@@ -86,10 +87,10 @@ impl From<QueryError> for Refused {
 }
 
 /// What a request says besides its parameters.
-struct Asked {
+pub(super) struct Asked {
     tenant: Arc<str>,
     encoding: Encoding,
-    params: Params,
+    pub(super) params: Params,
     now: i64,
 }
 
@@ -102,7 +103,7 @@ impl Asked {
     }
 
     /// Start and end: by default the time before now, `since` instead of a start.
-    fn range(&self, default: Duration) -> Result<(i64, i64), QueryError> {
+    pub(super) fn range(&self, default: Duration) -> Result<(i64, i64), QueryError> {
         let end = time(&self.params, "end", self.now)?;
         let default = i64::try_from(default.as_nanos()).unwrap_or(i64::MAX);
         let since = self.params.get("since").map_or(Ok(default), |text| parse_duration("since", text))?;
@@ -174,17 +175,40 @@ async fn series(State(gate): State<QueryGate>, request: Request) -> Response {
 
 fn streams(asked: &Asked, want: StreamsWant, selectors: &[&str]) -> Result<Query, QueryError> {
     let (start, end) = asked.range(LABELS_RANGE_DEFAULT)?;
-    Query::streams(want, &asked.params.all(selectors).collect::<Vec<_>>(), start, end)
+    Query::streams(want, &self::selectors(&asked.params, selectors), start, end)
+}
+
+/// The selectors of a request; none where one of them is `{}`, which clients send before anything is chosen: it selects
+/// every stream.
+pub(super) fn selectors<'a>(params: &'a Params, names: &[&str]) -> Vec<&'a str> {
+    let selects_all = |text: &str| text.chars().filter(|c| !c.is_whitespace()).eq("{}".chars());
+    if params.all(names).any(selects_all) { Vec::new() } else { params.all(names).collect() }
+}
+
+/// Counts a request that nobody waits for any more, as Nginx and Loki name it.
+struct Leaving<'a> {
+    gate: &'a QueryGate,
+    kind: &'static str,
+    began: Instant,
+    status: u16,
+}
+
+const CLIENT_LEFT: u16 = 499;
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.gate.site().metrics.queried(self.kind, self.status, self.began.elapsed());
+    }
 }
 
 /// Asks what `plan` makes of a request, and counts what came of it.
-async fn answer(
+pub(super) async fn answer(
     gate: &QueryGate,
     kind: &'static str,
     request: Request,
     plan: impl FnOnce(&Asked) -> Result<Query, QueryError>,
 ) -> Response {
-    let began = Instant::now();
+    let mut leaving = Leaving { gate, kind, began: Instant::now(), status: CLIENT_LEFT };
     let asked = async {
         let asked = Asked::of(gate, request).await?;
         let query = plan(&asked)?;
@@ -201,7 +225,7 @@ async fn answer(
         }
         Err(refused) => refusal(refused),
     };
-    gate.site().metrics.queried(kind, response.status().as_u16(), began.elapsed());
+    leaving.status = response.status().as_u16();
     response
 }
 
@@ -210,12 +234,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_empty_selector_selects_every_stream() {
+        let chosen = |text: &str| {
+            let params = Params::of_url(Some(text)).unwrap();
+            selectors(&params, &["match[]"]).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen("match[]=%7Ba%3D%22b%22%7D"), [r#"{a="b"}"#]);
+        assert_eq!(chosen("match[]=%7Ba%3D%22b%22%7D&match[]=%7B+%7D"), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_loss_may_be_asked_again_and_a_mistake_may_not() {
         let shard = millpond::id::ShardId(1);
         let unavailable = QueryError::Unavailable { shard, why: "no leader is known".into() };
         let response = refusal(unavailable.into());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(header::RETRY_AFTER));
+        let busy = refusal(QueryError::Busy { running: 1, queued: 1 }.into());
+        assert_eq!(busy.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refusal(QueryError::Deadline.into()).status(), StatusCode::GATEWAY_TIMEOUT);
+        let storage = QueryError::Storage { shard, what: "unreadable".into() };
+        assert_eq!(refusal(storage.into()).status(), StatusCode::INTERNAL_SERVER_ERROR);
         let response = refusal(QueryError::LogsAtInstant.into());
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert!(!response.headers().contains_key(header::RETRY_AFTER));
