@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the built binary, lets published clients send to it unmodified, and finds every record with a query. Then holds
-# its LogQL parser to the grammar that Grafana publishes.
+# Starts the built binary, lets published clients send to it unmodified, and finds every record with a query; then asks
+# what Grafana asks, and holds the LogQL parser to the grammar that Grafana publishes.
 # Needs python3 with venv and pip, node with npm, and the package registries; `cargo test` needs none of them.
 # Usage: tests/clients/run.sh [MILLPOND]
 set -euo pipefail
@@ -74,6 +74,9 @@ python3 -m venv "$scratch/venv"
 "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/python/requirements.txt
 "$scratch/venv/bin/python" tests/clients/python/send.py "$url" "$records"
 expect python-logging-loki '{service="python-client"}'
+
+"$scratch/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/grafana/requirements.txt
+"$scratch/venv/bin/python" tests/clients/grafana/play.py "$url"
 
 CARGO_TARGET_DIR=$target/clients cargo run --quiet --locked --manifest-path tests/clients/tracing-loki/Cargo.toml -- "$url" "$records"
 expect tracing-loki '{service_name="rust-client"}'
