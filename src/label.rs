@@ -28,6 +28,11 @@ impl Labels {
         Self(unique.into())
     }
 
+    /// A name with the empty value, which no stream has: it stands for all that have the label.
+    pub fn naming(name: &str) -> Self {
+        Self([(Box::from(name), Box::from(""))].into())
+    }
+
     /// The value of a label; `None` where there is none.
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.0.binary_search_by(|pair| (*pair.0).cmp(name)).ok()?;

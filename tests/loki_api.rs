@@ -2,8 +2,8 @@
 //! is a request with the answer it must get, as GET and as a form.
 //!
 //! A file is the path, its parameters as `name = value`, headers as `header name: value`; an empty line; status and
-//! content type; the body, JSON indented. Times that pass while a query runs and the version are written as 0 and `VERSION`.
-//! `GOLDEN=write` writes the answers anew: read the difference before you commit it.
+//! content type; the body, JSON indented. Times that pass while a query runs are written as 0, the version as `VERSION`.
+//! With `GOLDEN=write` the answers are written anew: read the difference before you commit it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test that cannot go on has failed")]
 

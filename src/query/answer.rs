@@ -129,17 +129,20 @@ pub struct Took {
     pub ran: Duration,
 }
 
+fn store(matched: u64, read: u64, chunk: &Value) -> Value {
+    json!({ "totalChunksRef": matched, "totalChunksDownloaded": read, "chunk": chunk })
+}
+
 /// Loki's statistics: what is in no segment counts as its ingesters', what is sealed as its store's.
 fn stats(answer: &Answer, returned: usize, took: Took) -> Value {
     let Answer { seen, parts, .. } = answer;
     let time = took.ran.as_secs_f64();
     let per_second = |amount: u64| if time > 0.0 { (amount as f64 / time) as u64 } else { 0 };
-    let store = |matched: u64, read: u64, chunk: Value| json!({ "totalChunksRef": matched, "totalChunksDownloaded": read, "chunk": chunk });
     let head = json!({ "headChunkBytes": seen.head_bytes, "headChunkLines": seen.head_records });
     let sealed = json!({
         "compressedBytes": seen.compressed,
-        "decompressedBytes": seen.bytes - seen.head_bytes,
-        "decompressedLines": seen.records - seen.head_records,
+        "decompressedBytes": seen.bytes.saturating_sub(seen.head_bytes),
+        "decompressedLines": seen.records.saturating_sub(seen.head_records),
     });
     json!({
         "summary": {
@@ -155,13 +158,13 @@ fn stats(answer: &Answer, returned: usize, took: Took) -> Value {
             "shards": parts,
         },
         "querier": {
-            "store": store(seen.blocks_matched, seen.chunks - seen.head_chunks, sealed),
+            "store": store(seen.blocks_matched, seen.chunks.saturating_sub(seen.head_chunks), &sealed),
         },
         "ingester": {
             "totalChunksMatched": seen.batches_matched,
             "totalBatches": seen.head_chunks,
             "totalLinesSent": seen.head_records,
-            "store": store(0, 0, head),
+            "store": store(0, 0, &head),
         },
     })
 }

@@ -18,7 +18,7 @@ use super::error::QueryError;
 use super::merge::{Outcome, Series};
 use super::parser;
 use super::partial::{Found, Pairs};
-use super::plan::{Points, Query, StreamsQuery, StreamsWant, Want};
+use super::plan::{self, Points, Query, StreamsQuery, StreamsWant, Want};
 use crate::label::Labels;
 use crate::limits;
 use detected::{FieldSet, FieldsQuery, FoundField};
@@ -160,7 +160,8 @@ impl Query {
         let buckets = steps(start, end, if ranged { step } else { Some(i64::MAX) })?;
         let matchers = parser::parse_selector(selector)?;
         let limit = bounded("limit", limit, limits::VOLUME_SERIES)?;
-        let listed = target.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect());
+        let listed = target.map(|names| names.split(',').map(|name| name.trim().to_owned()));
+        let listed: Option<Vec<String>> = listed.map(|names| names.filter(|name| !name.is_empty()).collect());
         let required = listed.is_some();
         let mut names: Vec<String> = listed.unwrap_or_else(|| matchers.iter().map(|m| m.name.clone()).collect());
         names.sort();
@@ -185,8 +186,9 @@ impl Query {
     /// What is wrong with the log query or a parameter.
     pub fn detected_fields(text: &str, field: Option<String>, parameters: FieldParameters) -> Result<Self, QueryError> {
         let FieldParameters { start, end, line_limit, limit } = parameters;
-        let expr = parser::parse(text)?;
-        let Expr::Logs(logs) = expr else { return Err(parameter("query", text, "a log query")) };
+        let Expr::Logs(logs) = plan::parse_evaluated(text)? else {
+            return Err(parameter("query", text, "a log query"));
+        };
         if end < start {
             return Err(parameter("end", end, "a time not before start"));
         }
@@ -298,11 +300,12 @@ impl Overseen {
         let overviewed = match (self.parts, self.overview) {
             (Parts::Volume(volume), Overview::Stats(_)) => volume.stats(),
             (Parts::Volume(volume), Overview::VolumeRange(query, limit)) => {
-                return Outcome::Matrix(query.buckets, volume.series(limit as usize));
+                return Outcome::Matrix(query.buckets, volume.series(limit as usize, query.by.is_names()));
             }
             (Parts::Volume(volume), Overview::Volume(query, limit)) => {
                 let value = |Series { labels, points }| (labels, points.iter().map(|(_, value)| value).sum());
-                return Outcome::Vector(query.end, volume.series(limit as usize).into_iter().map(value).collect());
+                let series = volume.series(limit as usize, query.by.is_names());
+                return Outcome::Vector(query.end, series.into_iter().map(value).collect());
             }
             (Parts::Labels(labels), _) => {
                 Overviewed::Labels(labels.into_iter().map(|(name, values)| (name, values.len())).collect())
@@ -359,7 +362,10 @@ impl Overviewed {
                     let second = |bucket| buckets.at(bucket).div_euclid(1_000_000_000);
                     pattern.samples.iter().map(|(bucket, count)| json!([second(*bucket), count])).collect::<Value>()
                 };
-                let shown = |pattern: &patterns::Pattern| json!({ "pattern": pattern.text, "level": pattern.level, "samples": samples(pattern) });
+                let shown = |pattern: &patterns::Pattern| {
+                    let samples = samples(pattern);
+                    json!({ "pattern": pattern.text, "level": pattern.level, "samples": samples })
+                };
                 json!({ "status": "success", "data": patterns.iter().map(shown).collect::<Value>() })
             }
         }
@@ -384,7 +390,7 @@ fn parameter(name: &str, value: impl ToString, expected: &str) -> QueryError {
 fn steps(start: i64, end: i64, step: Option<i64>) -> Result<Points, QueryError> {
     let range = end.checked_sub(start).filter(|range| *range >= 0);
     let range = range.ok_or_else(|| parameter("end", end, "a time not before start"))?;
-    let step = step.unwrap_or_else(|| super::plan::default_step(range));
+    let step = step.unwrap_or_else(|| plan::default_step(range));
     if step <= 0 {
         return Err(parameter("step", step, "a duration above zero"));
     }

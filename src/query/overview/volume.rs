@@ -11,21 +11,29 @@ use crate::query::ast::Matcher;
 use crate::query::merge::Series;
 use crate::query::partial::{Pairs, pairs};
 use crate::query::plan::Points;
+use crate::query::scan::is_hidden;
 
 /// What tells series apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeBy {
     /// Nothing: one series, and the streams are named beside.
     Whole,
-    /// The values of these labels; where `required`, streams without one of them are left out.
+    /// The values of these labels, of all where none is named; where `required`, streams without one are left out.
     Series {
         /// The labels.
         names: Vec<String>,
         /// Whether all must be there.
         required: bool,
     },
-    /// The names of these labels, with an empty value: a stream counts for each that it has.
+    /// The names of these labels, of all where none is named: a stream counts for each that it has.
     Labels(Vec<String>),
+}
+
+impl VolumeBy {
+    /// Whether series are names of labels.
+    pub(super) fn is_names(&self) -> bool {
+        matches!(self, Self::Labels(_))
+    }
 }
 
 /// Bytes and records in [start, end).
@@ -71,17 +79,20 @@ pub struct FoundVolume {
 }
 
 impl VolumeQuery {
-    /// The series a stream counts for; none where it counts for nothing.
+    /// The series a stream counts for; none where it counts for nothing. A name that stands for a series is its own value.
     pub fn series_of(&self, stream: &Labels) -> Vec<Labels> {
+        let held = |names: &[String]| -> Vec<(String, String)> {
+            let wanted = |name: &str| !is_hidden(name) && (names.is_empty() || names.iter().any(|named| named == name));
+            pairs(stream).into_iter().filter(|(name, _)| wanted(name)).collect()
+        };
         match &self.by {
             VolumeBy::Whole => vec![Labels::new::<&str, &str>([])],
             VolumeBy::Series { names, required } => {
-                let held = || names.iter().filter_map(|name| Some((name.as_str(), stream.get(name)?)));
-                if *required && held().count() < names.len() { Vec::new() } else { vec![Labels::new(held())] }
+                let held = held(names);
+                if *required && held.len() < names.len() { Vec::new() } else { vec![Labels::new(held)] }
             }
             VolumeBy::Labels(names) => {
-                let held = names.iter().filter(|name| stream.get(name).is_some());
-                held.map(|name| Labels::new([(name.as_str(), "")])).collect()
+                held(names).into_iter().map(|(name, _)| Labels::new([(name.as_str(), name.as_str())])).collect()
             }
         }
     }
@@ -162,12 +173,14 @@ impl Volume {
         Overviewed::Stats { streams: self.streams.len(), chunks: self.chunks, entries, bytes }
     }
 
-    /// Bytes per series, the largest first, then by labels.
-    pub(super) fn series(self, limit: usize) -> Vec<Series> {
+    /// Bytes per series, the largest first, then by labels. Where series are `names`, their labels have no value.
+    pub(super) fn series(self, limit: usize, names: bool) -> Vec<Series> {
         let mut series: Vec<(u64, Series)> = Vec::with_capacity(self.series.len());
         for (labels, points) in self.series {
             let sum = points.values().map(|amount| amount.bytes).sum();
             let points = points.into_iter().map(|(bucket, amount)| (bucket, amount.bytes as f64)).collect();
+            let name = labels.iter().next().filter(|_| names).map(|(name, _)| Labels::naming(name));
+            let labels = name.unwrap_or(labels);
             series.push((sum, Series { labels, points }));
         }
         series.sort_by(|(a, left), (b, right)| b.cmp(a).then_with(|| left.labels.cmp(&right.labels)));
@@ -195,7 +208,12 @@ mod tests {
         assert_eq!(by(&["app", "none"], false), [Labels::new([("app", "a")])]);
         assert_eq!(by(&["app", "none"], true), []);
         let listed = series(VolumeBy::Labels(names(&["app", "none", "team"])));
-        assert_eq!(listed, [Labels::new([("app", "")]), Labels::new([("team", "")])]);
+        assert_eq!(listed, [Labels::new([("app", "app")]), Labels::new([("team", "team")])]);
+        assert_eq!(by(&[], false), [stream.clone()]);
+        assert_eq!(series(VolumeBy::Labels(Vec::new())).len(), 3);
+        let mut volume = Volume::default();
+        volume.add(&listed[0], 0, Amount { bytes: 1, entries: 1 });
+        assert_eq!(volume.series(1, true)[0].labels.iter().collect::<Vec<_>>(), [("app", "")]);
     }
 
     #[test]
@@ -221,7 +239,7 @@ mod tests {
         };
         let (one, other) = (sum([0, 1, 2, 3]), sum([3, 2, 0, 1]));
         assert_eq!(one.stats(), Overviewed::Stats { streams: 2, chunks: 4, entries: 4, bytes: 22 });
-        let (one, other) = (one.series(1), other.series(1));
+        let (one, other) = (one.series(1, false), other.series(1, false));
         assert_eq!(one, other);
         assert_eq!(one[0].points, [(0, 12.0), (2, 1.0)]);
     }

@@ -18,7 +18,7 @@ pub(super) struct Lister {
 }
 
 /// Labels with such names are Millpond's own.
-fn is_hidden(name: &str) -> bool {
+pub(in crate::query) fn is_hidden(name: &str) -> bool {
     name.len() >= 4 && name.starts_with("__") && name.ends_with("__")
 }
 

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use count::{folded, grouped};
+pub(super) use list::is_hidden;
 
 use super::error::QueryError;
 use super::overview::detected::{FieldSet, FieldsQuery, FoundField};
