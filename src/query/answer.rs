@@ -12,8 +12,8 @@ use super::merge::{Answer, AnswerRecord, Outcome};
 use crate::id::ShardId;
 use crate::label::Labels;
 
-/// How metadata and what stages found are shown: folded into the stream's labels, or beside each line, as a client asks with the header
-/// `X-Loki-Response-Encoding-Flags: categorize-labels`.
+/// How metadata and what stages found are shown: folded into the stream's labels, or beside each line, as a client asks
+/// with the header `X-Loki-Response-Encoding-Flags: categorize-labels`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// Part of the stream's labels.
@@ -312,14 +312,14 @@ mod tests {
             ..record(1, "x", &[("app", "m"), ("k", "v")])
         };
         let found = answer(Outcome::Records(vec![with("high"), with("low"), with("high")]));
-        let json = parsed(&found.to_json(Encoding::Folded, Duration::ZERO));
+        let json = parsed(&found.to_json(Encoding::Folded, Took::default()));
         let stream = |level| json!({ "app": "a\"b", "app_extracted": "m", "empty": "", "k": "v", "level": level });
         let expected = json!([
             { "stream": stream("high"), "values": [["1", "x"], ["1", "x"]] },
             { "stream": stream("low"), "values": [["1", "x"]] },
         ]);
         assert_eq!(json["data"]["result"], expected);
-        let json = parsed(&found.to_json(Encoding::Categorized, Duration::ZERO));
+        let json = parsed(&found.to_json(Encoding::Categorized, Took::default()));
         let beside = json!({
             "structuredMetadata": { "app_extracted": "m", "k": "v" }, "parsed": { "empty": "", "level": "high" }
         });

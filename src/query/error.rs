@@ -167,9 +167,6 @@ pub enum QueryError {
         /// What is wrong there.
         cause: ParseCause,
     },
-    /// A part of LogQL that this version reads but does not run.
-    #[error("{0} is not supported")]
-    Unsupported(String),
     /// A parameter beside the query.
     #[error("invalid {name}: {value:?}; expected {expected}")]
     Parameter {
@@ -348,7 +345,6 @@ impl QueryError {
     pub fn class(&self) -> Class {
         match self {
             Self::Parse { .. }
-            | Self::Unsupported(_)
             | Self::Parameter { .. }
             | Self::LogsAtInstant
             | Self::TooManyPoints { .. }

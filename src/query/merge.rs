@@ -11,9 +11,7 @@ use super::error::QueryError;
 use super::evaluate::{Series, Value, When};
 use super::overview::{Overseen, Overviewed};
 use super::partial::{CountSeries, FoldSeries, Found, FoundRecords, Pairs, Partial, Seen};
-use super::plan::{
-    Direction, Hidden, LogQuery, MetricQuery, NumberQuery, Points, Query, ShardRequest, Want, leaves,
-};
+use super::plan::{Direction, Hidden, LogQuery, MetricQuery, NumberQuery, Points, Query, ShardRequest, Want, leaves};
 use super::range::{Folds, Keep, Windows};
 use crate::id::ShardId;
 use crate::label::Labels;
@@ -306,7 +304,9 @@ impl Ranged {
     fn new(request: &ShardRequest) -> Self {
         match &request.want {
             Want::Numbers(NumberQuery { keep, .. }) => Self::Folds(*keep, BTreeMap::new()),
-            Want::Counts(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => Self::Counts(Counts::new()),
+            Want::Counts(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) | Want::Overview(_) => {
+                Self::Counts(Counts::new())
+            }
         }
     }
 

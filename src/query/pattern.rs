@@ -20,8 +20,8 @@ fn refuse(pattern: &str, why: impl ToString) -> QueryError {
     Place { line: 1, column: 1 }.refuse(cause)
 }
 
-/// A text that is not what its filter takes.
-fn refuse_text(what: &str, text: &str, why: impl ToString) -> QueryError {
+/// A text that is not what its filter or stage takes.
+pub(super) fn refuse_text(what: &str, text: &str, why: impl ToString) -> QueryError {
     let cause = ParseCause::Text { what: what.to_owned(), text: text.to_owned(), why: why.to_string() };
     Place { line: 1, column: 1 }.refuse(cause)
 }

@@ -10,10 +10,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::ast::{
-    AggregateOp, Expr, FilterOp, Grouping, LineFilter, LogExpr, Matcher, MetricExpr, Needle, RangeExpr, RangeOp, Stage,
-    Unwrap,
-};
+use super::ast::{AggregateOp, Expr, Grouping, LogExpr, Matcher, MetricExpr, RangeExpr, RangeOp, Unwrap};
 use super::error::QueryError;
 use super::overview::{Overview, OverviewWant};
 use super::parser;
@@ -261,7 +258,7 @@ impl ShardRequest {
             Want::Counts(CountQuery { window, points, .. }) | Want::Numbers(NumberQuery { window, points, .. }) => {
                 Some((window, points))
             }
-            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => None,
+            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) | Want::Overview(_) => None,
         };
         if windows.is_some_and(|(window, points)| *window <= 0 || !points.are_sound()) {
             let why = "window, step and points out of range".to_owned();
@@ -312,50 +309,23 @@ pub fn limit(asked: Option<u64>) -> Result<u32, QueryError> {
     Ok(u32::try_from(limit).expect("at most RECORDS_PER_ANSWER"))
 }
 
-/// Refuses by its name what the parser reads and the engine does not run.
-pub fn evaluated(expr: &Expr) -> Result<(), QueryError> {
-    match expr {
-        Expr::Logs(logs) => evaluated_logs(logs),
-        Expr::Metric(metric) => evaluated_metric(metric),
-    }
-}
-
-fn unsupported<T>(what: impl Into<String>) -> Result<T, QueryError> {
-    Err(QueryError::Unsupported(what.into()))
-}
-
-/// Stages are compiled once here, so that what they refuse is refused before any shard is asked.
-fn evaluated_logs(logs: &LogExpr) -> Result<(), QueryError> {
-    let mut stages = logs.stages.iter();
-    stages.try_for_each(|stage| if let Stage::Filter(filter) = stage { evaluated_filter(filter) } else { Ok(()) })?;
-    Pipeline::new(&logs.stages).map(|_| ())
-}
-
-fn evaluated_filter(filter: &LineFilter) -> Result<(), QueryError> {
-    let ip = filter.alternatives.iter().any(|needle| matches!(needle, Needle::Ip(_)));
-    match filter.op {
-        FilterOp::Pattern | FilterOp::NotPattern => {
-            unsupported(format!("pattern line filter {:?}", filter.op.as_str()))
-        }
-        FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches if ip => {
-            unsupported("line filter function \"ip\"")
-        }
-        FilterOp::Contains | FilterOp::NotContains | FilterOp::Matches | FilterOp::NotMatches => Ok(()),
-    }
-}
-
-fn evaluated_metric(expr: &MetricExpr) -> Result<(), QueryError> {
-    leaves(expr).into_iter().try_for_each(|Leaf { range, .. }| {
-        evaluated_logs(&range.logs)?;
-        range.unwrap.as_ref().map_or(Ok(()), |unwrap| Unwrapped::new(unwrap).map(|_| ()))
-    })
-}
-
-/// A query's text to a tree that the engine runs.
-pub fn parse_evaluated(text: &str) -> Result<Expr, QueryError> {
+/// A query's text to a tree whose stages all compile: what one of them refuses is refused before any shard is asked.
+pub fn parse(text: &str) -> Result<Expr, QueryError> {
     let expr = parser::parse(text)?;
-    evaluated(&expr)?;
+    match &expr {
+        Expr::Logs(logs) => compile(logs)?,
+        Expr::Metric(metric) => {
+            for Leaf { range, .. } in leaves(metric) {
+                compile(&range.logs)?;
+                range.unwrap.as_ref().map_or(Ok(()), |unwrap| Unwrapped::new(unwrap).map(|_| ()))?;
+            }
+        }
+    }
     Ok(expr)
+}
+
+fn compile(logs: &LogExpr) -> Result<(), QueryError> {
+    Pipeline::new(&logs.stages).map(|_| ())
 }
 
 impl Query {
@@ -365,7 +335,7 @@ impl Query {
         if end < start {
             return Err(parameter("end", end, "a time not before start"));
         }
-        match parse_evaluated(text)? {
+        match parse(text)? {
             Expr::Logs(logs) => {
                 let limit = limit(parameters.limit)?;
                 Ok(Self::Logs(LogQuery { logs, start, end, limit, direction, after: None }))
@@ -388,7 +358,7 @@ impl Query {
 
     /// A query at one time: `/query`. Records at one time have no meaning and are refused.
     pub fn instant(text: &str, time: i64) -> Result<Self, QueryError> {
-        match parse_evaluated(text)? {
+        match parse(text)? {
             Expr::Logs(_) => Err(QueryError::LogsAtInstant),
             Expr::Metric(expr) => {
                 let points = Points { start: time, step: SECOND, count: 1 };
@@ -554,28 +524,14 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_run_is_refused_by_name() {
-        for (text, name) in [
-            ("{a=\"b\"} |> \"<_> x\"", "pattern line filter \"|>\""),
-            ("{a=\"b\"} |= \"x\" or ip(\"10.0.0.0/8\")", "line filter function \"ip\""),
-            ("1 + rate({a=\"b\"} |> \"<_> x\" [5m])", "pattern line filter \"|>\""),
-        ] {
-            let refused = range(text, RangeParameters::default()).expect_err(text);
-            assert_eq!(refused, QueryError::Unsupported(name.to_owned()), "{text}");
-        }
-        for text in
-            ["{a=\"b\"} |= \"x\" !~ \"y\" | json | x > 5", "topk(2, rate({a=\"b\"} | json [5m])) > on() 5 * vector(1)"]
-        {
-            assert_eq!(evaluated(&parser::parse(text).unwrap()), Ok(()));
-        }
-    }
-
-    #[test]
     fn what_a_stage_refuses_is_refused_before_any_shard_is_asked() {
         for (stage, refused) in [
             ("| json x=`a[`", "invalid JSON path \"a[\""),
             ("| pattern `<a><b>`", "invalid pattern \"<a><b>\""),
             ("| x = ip(`10.0`)", "invalid ip \"10.0\""),
+            ("|= ip(`10.0`)", "invalid ip \"10.0\""),
+            ("| line_format `{{.x`", "invalid template \"{{.x\""),
+            ("| label_format y=`{{nothing}}`", "function \"nothing\" not defined"),
         ] {
             let error = range(&format!("{{a=`b`}} {stage}"), RangeParameters::default()).unwrap_err();
             assert!(matches!(error, QueryError::Parse { .. }) && error.to_string().contains(refused), "{error}");
@@ -618,7 +574,9 @@ mod tests {
     fn unwrapped_numbers_are_folded_by_the_shards() {
         let of = |text: &str| match wanted(text) {
             Want::Numbers(NumberQuery { keep, grouping, .. }) => (keep, grouping),
-            Want::Counts(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("{text}"),
+            Want::Counts(_) | Want::Records(_) | Want::Streams(_) | Want::Offsets(_) | Want::Overview(_) => {
+                panic!("{text}")
+            }
         };
         let by = |names: &[&str]| Some(Grouping::By(names.iter().map(|name| (*name).to_owned()).collect()));
         let numbers = "{a=\"b\"} | unwrap n [1m]";
@@ -641,7 +599,7 @@ mod tests {
     fn an_offset_moves_the_points_that_shards_are_asked_for() {
         let start = |text: &str| match wanted(text) {
             Want::Counts(CountQuery { points, .. }) | Want::Numbers(NumberQuery { points, .. }) => points.start,
-            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) => panic!("{text}"),
+            Want::Records(_) | Want::Streams(_) | Want::Offsets(_) | Want::Overview(_) => panic!("{text}"),
         };
         assert_eq!(start("rate({a=\"b\"}[1m] offset 30ns)"), 70);
         assert_eq!(start("rate({a=\"b\"}[1m] offset -30ns)"), 130);

@@ -66,12 +66,17 @@ impl From<QueryError> for Refused {
     fn from(error: QueryError) -> Self {
         let status = match &error {
             QueryError::Parse { .. }
-            | QueryError::Unsupported(_)
             | QueryError::Parameter { .. }
             | QueryError::LogsAtInstant
             | QueryError::TooManyPoints { .. }
             | QueryError::TooManyRecords { .. }
             | QueryError::TooManySeries { .. }
+            | QueryError::TooManyNumbers { .. }
+            | QueryError::Pipeline { .. }
+            | QueryError::ManyToMany { .. }
+            | QueryError::ManyToOne
+            | QueryError::GroupingNotUnique
+            | QueryError::SameLabels { .. }
             | QueryError::Memory { .. }
             | QueryError::AnswerTooLarge { .. } => StatusCode::BAD_REQUEST,
             QueryError::Removed { .. } => StatusCode::GONE,

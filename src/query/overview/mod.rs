@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::ast::Expr;
 use super::error::QueryError;
-use super::merge::{Outcome, Series};
+use super::evaluate::Series;
+use super::merge::Outcome;
 use super::parser;
 use super::partial::{Found, Pairs};
 use super::plan::{self, Points, Query, StreamsQuery, StreamsWant, Want};
@@ -186,7 +187,7 @@ impl Query {
     /// What is wrong with the log query or a parameter.
     pub fn detected_fields(text: &str, field: Option<String>, parameters: FieldParameters) -> Result<Self, QueryError> {
         let FieldParameters { start, end, line_limit, limit } = parameters;
-        let Expr::Logs(logs) = plan::parse_evaluated(text)? else {
+        let Expr::Logs(logs) = plan::parse(text)? else {
             return Err(parameter("query", text, "a log query"));
         };
         if end < start {

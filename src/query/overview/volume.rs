@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ITEM_BYTES, Overviewed, labels};
 use crate::label::Labels;
 use crate::query::ast::Matcher;
-use crate::query::merge::Series;
+use crate::query::evaluate::Series;
 use crate::query::partial::{Pairs, pairs};
 use crate::query::plan::Points;
 use crate::query::scan::is_hidden;
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(by(&["app", "none"], true), []);
         let listed = series(VolumeBy::Labels(names(&["app", "none", "team"])));
         assert_eq!(listed, [Labels::new([("app", "app")]), Labels::new([("team", "team")])]);
-        assert_eq!(by(&[], false), [stream.clone()]);
+        assert_eq!(by(&[], false), std::slice::from_ref(&stream));
         assert_eq!(series(VolumeBy::Labels(Vec::new())).len(), 3);
         let mut volume = Volume::default();
         volume.add(&listed[0], 0, Amount { bytes: 1, entries: 1 });

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 
 use memchr::{memchr2_iter, memmem};
 
+use super::Processed;
 use super::fields::{ERROR, ERROR_DETAILS, Failure, Fields, Origin};
-use super::{Processed, refused};
 use crate::query::ast::{LabelChoice, LabelFormat, LabelSource};
 use crate::query::error::QueryError;
-use crate::query::pattern::LabelPattern;
+use crate::query::pattern::{LabelPattern, refuse_text};
 use crate::query::template::{Context, Template};
 
 fn template(text: &str) -> Result<Template, QueryError> {
-    Template::new(text).map_err(|why| refused("template", text, why))
+    Template::new(text).map_err(|why| refuse_text("template", text, why))
 }
 
 /// What a template makes of a record; on an error it says so in the labels.
@@ -35,6 +35,10 @@ impl LineWriter {
     /// A parse error where the template is none.
     pub(super) fn new(text: &str) -> Result<Self, QueryError> {
         template(text).map(Self)
+    }
+
+    pub(super) fn regexes(&self) -> usize {
+        self.0.regexes()
     }
 
     pub(super) fn write(&self, timestamp: i64, record: &mut Processed<'_>) {
@@ -67,6 +71,14 @@ impl LabelWriter {
         formats.iter().map(writer).collect::<Result<_, _>>().map(Self)
     }
 
+    pub(super) fn regexes(&self) -> usize {
+        let regexes = |(_, source): &(String, Source)| match source {
+            Source::Rename(_) => 0,
+            Source::Template(template) => template.regexes(),
+        };
+        self.0.iter().map(regexes).sum()
+    }
+
     pub(super) fn write<'a>(&'a self, timestamp: i64, record: &mut Processed<'a>) {
         for (label, source) in &self.0 {
             match source {
@@ -94,22 +106,13 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    fn new(choices: &[LabelChoice], chosen_stay: bool) -> Result<Self, QueryError> {
+    /// `| keep` where what is chosen stays, `| drop` where it goes; a parse error where an expression is refused.
+    pub(super) fn new(choices: &[LabelChoice], chosen_stay: bool) -> Result<Self, QueryError> {
         let choice = |choice: &LabelChoice| match choice {
             LabelChoice::Name(name) => Ok((name.clone(), None)),
             LabelChoice::Where(matcher) => Ok((matcher.name.clone(), Some(LabelPattern::new(matcher)?))),
         };
         Ok(Self { choices: choices.iter().map(choice).collect::<Result<_, _>>()?, chosen_stay })
-    }
-
-    /// `| keep`; a parse error where an expression is refused.
-    pub(super) fn keep(choices: &[LabelChoice]) -> Result<Self, QueryError> {
-        Self::new(choices, true)
-    }
-
-    /// `| drop`; a parse error where an expression is refused.
-    pub(super) fn drop(choices: &[LabelChoice]) -> Result<Self, QueryError> {
-        Self::new(choices, false)
     }
 
     pub(super) fn apply(&self, fields: &mut Fields<'_>) {

@@ -9,10 +9,11 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use super::fields::{Full, label_name, named, push_label_name};
-use super::{Broken, Failure, Found, Parser, refused};
+use super::{Broken, Failure, Found, Parser};
 use crate::limits::{FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX, JSON_DEPTH_MAX};
 use crate::query::ast::Extraction;
 use crate::query::error::QueryError;
+use crate::query::pattern::refuse_text;
 
 /// What stands at a place of a document.
 #[derive(Debug, PartialEq)]
@@ -280,7 +281,7 @@ struct Path(Vec<Part>);
 
 impl Path {
     fn new(text: &str) -> Result<Self, QueryError> {
-        let refuse = |why: &str| refused("JSON path", text, why);
+        let refuse = |why: &str| refuse_text("JSON path", text, why);
         let mut parts = Vec::new();
         let mut rest = text;
         loop {

@@ -3,11 +3,10 @@
 //! and one whose label is empty is one without it.
 
 use super::fields::{ERROR, ERROR_DETAILS, Failure, Fields};
-use super::refused;
 use crate::query::ast::{Compare, LabelFilter};
 use crate::query::error::QueryError;
 use crate::query::ip::IpRange;
-use crate::query::pattern::LabelPattern;
+use crate::query::pattern::{LabelPattern, refuse_text};
 use crate::query::quantity;
 
 /// A condition, ready to run.
@@ -35,7 +34,7 @@ impl LabelCondition {
             LabelFilter::Duration { name, op, value } => Self::Duration { name: name.clone(), op: *op, value: *value },
             LabelFilter::Bytes { name, op, value } => Self::Bytes { name: name.clone(), op: *op, value: *value },
             LabelFilter::Ip { name, negative, range } => {
-                let ip = IpRange::new(range).map_err(|why| refused("ip", range, why))?;
+                let ip = IpRange::new(range).map_err(|why| refuse_text("ip", range, why))?;
                 Self::Ip { name: name.clone(), negative: *negative, range: ip }
             }
             LabelFilter::And(left, right) => both(left, right).map(|(left, right)| Self::And(left, right))?,

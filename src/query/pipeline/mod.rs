@@ -24,8 +24,9 @@ use super::ast::Stage;
 use super::capture::Capture;
 use super::error::{ParseCause, QueryError};
 use super::lexer::Place;
-use super::pattern::LineFilters;
+use super::pattern::{LineFilters, refuse_text};
 use crate::label::Labels;
+use crate::limits::QUERY_REGEXES_MAX;
 use fields::Full;
 use format::{Keep, LabelWriter, LineWriter};
 use json::Json;
@@ -134,7 +135,7 @@ impl Pipeline {
     /// Compiles the stages.
     ///
     /// # Errors
-    /// `QueryError::Parse` where an expression, pattern or template is refused.
+    /// `QueryError::Parse` where an expression, pattern or template is refused, or there are too many of them.
     pub fn new(stages: &[Stage]) -> Result<Self, QueryError> {
         // Filters up to the first stage that may write the line see it as it is stored, so they can come first.
         let written = stages.iter().position(writes_line).unwrap_or(stages.len());
@@ -142,7 +143,13 @@ impl Pipeline {
         let (before, after) = stages.split_at(written);
         let leading: Vec<Stage> = before.iter().filter(is_filter).cloned().collect();
         let rest = before.iter().filter(|stage| !is_filter(stage)).chain(after);
-        Ok(Self { leading: LineFilters::new(&leading)?, steps: rest.map(Step::new).collect::<Result<_, _>>()? })
+        let steps: Vec<Step> = rest.map(Step::new).collect::<Result<_, _>>()?;
+        if steps.iter().map(Step::regexes_of_templates).sum::<usize>() > QUERY_REGEXES_MAX {
+            let cause =
+                ParseCause::TooMany { what: "regular expressions in templates".to_owned(), max: QUERY_REGEXES_MAX };
+            return Err(Place { line: 1, column: 1 }.refuse(cause));
+        }
+        Ok(Self { leading: LineFilters::new(&leading)?, steps })
     }
 
     /// The conditions on the line as it is stored. [`Pipeline::run`] takes them for granted.
@@ -160,12 +167,6 @@ impl Pipeline {
         let mut processed = Processed::new(record);
         self.steps.iter().all(|step| step.run(record.timestamp, &mut processed)).then_some(processed)
     }
-}
-
-/// A parse error: the text of a stage is no such thing.
-fn refused(what: &str, text: &str, why: impl ToString) -> QueryError {
-    let cause = ParseCause::Text { what: what.to_owned(), text: text.to_owned(), why: why.to_string() };
-    Place { line: 1, column: 1 }.refuse(cause)
 }
 
 /// Whether the stages after this one may see another line.
@@ -191,17 +192,33 @@ impl Step {
             Stage::Json(extractions) => Self::Json(Json::new(extractions)?),
             Stage::Logfmt { strict, keep_empty, fields } => Self::Logfmt(Logfmt::new(*strict, *keep_empty, fields)),
             Stage::Pattern(text) => {
-                Self::Pattern(CaptureParser(Capture::parser(text).map_err(|why| refused("pattern", text, why))?))
+                Self::Pattern(CaptureParser(Capture::parser(text).map_err(|why| refuse_text("pattern", text, why))?))
             }
             Stage::Regexp(text) => Self::Regexp(Regexp::new(text)?),
             Stage::Unpack => Self::Unpack,
             Stage::Labels(filter) => Self::Labels(LabelCondition::new(filter)?),
             Stage::LineFormat(template) => Self::LineFormat(LineWriter::new(template)?),
             Stage::LabelFormat(formats) => Self::LabelFormat(LabelWriter::new(formats)?),
-            Stage::Drop(choices) => Self::Keep(Keep::drop(choices)?),
-            Stage::Keep(choices) => Self::Keep(Keep::keep(choices)?),
+            Stage::Drop(choices) => Self::Keep(Keep::new(choices, false)?),
+            Stage::Keep(choices) => Self::Keep(Keep::new(choices, true)?),
             Stage::Decolorize => Self::Decolorize,
         })
+    }
+
+    fn regexes_of_templates(&self) -> usize {
+        match self {
+            Self::LineFormat(writer) => writer.regexes(),
+            Self::LabelFormat(writer) => writer.regexes(),
+            Self::Filter(_)
+            | Self::Json(_)
+            | Self::Logfmt(_)
+            | Self::Pattern(_)
+            | Self::Regexp(_)
+            | Self::Unpack
+            | Self::Labels(_)
+            | Self::Keep(_)
+            | Self::Decolorize => 0,
+        }
     }
 
     /// Whether the record goes on.

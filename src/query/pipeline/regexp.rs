@@ -6,11 +6,11 @@ use std::borrow::Cow;
 use regex_automata::PatternID;
 use regex_automata::meta::Regex;
 
-use super::{Broken, Found, Parser, refused};
+use super::{Broken, Found, Parser};
 use crate::label::is_label_name;
 use crate::query::error::{ParseCause, QueryError};
 use crate::query::lexer::Place;
-use crate::query::pattern::line_regex;
+use crate::query::pattern::{line_regex, refuse_text};
 
 pub(super) struct Regexp {
     regex: Regex,
@@ -28,7 +28,7 @@ impl Regexp {
             return Err(Place { line: 1, column: 1 }.refuse(ParseCause::NoCapture));
         }
         if let Some((_, name)) = names.iter().find(|(_, name)| !is_label_name(name)) {
-            return Err(refused("regexp", text, format_args!("no label has the name {name:?}")));
+            return Err(refuse_text("regexp", text, format_args!("no label has the name {name:?}")));
         }
         Ok(Self { regex, names })
     }

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::limits::{ERROR_DETAILS_BYTES_MAX, FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX, JSON_DEPTH_MAX};
+use crate::limits::{
+    ERROR_DETAILS_BYTES_MAX, FIELD_BYTES_PER_RECORD_MAX, FIELDS_PER_RECORD_MAX, JSON_DEPTH_MAX, LINE_BYTES_MAX,
+    QUERY_REGEXES_MAX,
+};
 use crate::query::ast::{
     Compare, Convert, Extraction, FilterOp, LabelChoice, LabelFilter, LabelFormat, LabelSource, LineFilter, MatchOp,
     Matcher, Needle, Unwrap,
@@ -421,6 +424,46 @@ fn a_renamed_label_keeps_its_origin_and_an_absent_one_renames_nothing() {
     assert_eq!(changed, Some(Labels::new([("level", "low"), ("service", "web")])));
     let parsed = Pipeline::new(&[json()]).unwrap();
     assert_eq!(parsed.run(&record).unwrap().fields.stream(), None);
+}
+
+#[test]
+fn templates_write_line_and_labels_and_an_error_leaves_them_as_they_are() {
+    let line_format = |text: &str| Stage::LineFormat(text.to_owned());
+    let write = |label: &str, text: &str| LabelFormat {
+        label: label.to_owned(),
+        source: LabelSource::Template(text.to_owned()),
+    };
+    let line = r#"{"status": 200, "app": "x"}"#;
+    let stages =
+        [json(), line_format("{{.app}} {{.app_extracted}} {{.status}}{{.absent}} {{__line__}}"), contains("web x 200")];
+    let (written, labels) = through(&stages, &stream(), &[], line).unwrap();
+    assert_eq!(written, format!("web x 200 {line}"));
+    assert_eq!(labels.len(), 4);
+    let formats =
+        vec![write("app", "{{.app}}!"), write("level", "{{.app}}"), write("new", "{{__timestamp__ | unixEpochNanos}}")];
+    let (kept, labels) = through(&[Stage::LabelFormat(formats)], &stream(), &[], line).unwrap();
+    assert_eq!((kept.as_str(), labels), (line, pairs(&[("app", "web!"), ("level", "web!"), ("new", "7")])));
+    let broken = "{{div 1 0}}";
+    let stages = [line_format(broken), Stage::LabelFormat(vec![write("app", broken), write("level", "new")])];
+    let (kept, labels) = through(&stages, &stream(), &[], line).unwrap();
+    assert_eq!((kept.as_str(), error_of(&labels)), (line, Some("TemplateFormatErr")));
+    assert_eq!(labels[2..], pairs(&[("app of the stream", "web"), ("level", "new")]));
+    assert!(Pipeline::new(&[line_format("{{.x")]).is_err());
+    let regex = r#"{{regexReplaceAll "a" .x "b"}}"#;
+    let many = vec![line_format(regex); QUERY_REGEXES_MAX + 1];
+    assert!(Pipeline::new(&many[1..]).is_ok() && Pipeline::new(&many).is_err());
+}
+
+#[test]
+fn what_templates_write_into_labels_is_bounded() {
+    let long = "x".repeat(LINE_BYTES_MAX);
+    let write = |label: usize| LabelFormat {
+        label: format!("l{label}"),
+        source: LabelSource::Template("{{__line__}}".to_owned()),
+    };
+    let found = found(&[Stage::LabelFormat((0..5).map(write).collect())], &long);
+    assert_eq!(error_of(&found), Some("RecordLimitErr"));
+    assert_eq!(found.iter().filter(|(_, value)| *value == long).count(), 3);
 }
 
 #[test]

@@ -189,10 +189,11 @@ fn everything() -> LogExpr {
     }
 }
 
+type Stages = fn() -> Vec<Stage>;
 type Process = fn(AnswerRecord) -> Option<AnswerRecord>;
 
 /// Stages, and what they make of one record.
-const PIPELINES: [(fn() -> Vec<Stage>, Process); 6] = [
+const PIPELINES: [(Stages, Process); 6] = [
     (
         || vec![Stage::Regexp("(?P<app>[ab])".to_owned()), equal("app_extracted", "a")],
         |mut record| {
