@@ -137,11 +137,15 @@ fn cased<I: Iterator<Item = char>>(c: char, mut other: I) -> char {
 }
 
 pub(super) fn lower<'r>(call: &mut Call<'_, 'r>) -> Result<Value<'r>, Cause> {
-    Ok(Value::text(call.text(0)?.chars().map(|c| cased(c, c.to_lowercase())).collect::<String>()))
+    let text = call.text(0)?;
+    let ascii = text.is_ascii().then(|| text.to_ascii_lowercase());
+    Ok(Value::text(ascii.unwrap_or_else(|| text.chars().map(|c| cased(c, c.to_lowercase())).collect())))
 }
 
 pub(super) fn upper<'r>(call: &mut Call<'_, 'r>) -> Result<Value<'r>, Cause> {
-    Ok(Value::text(call.text(0)?.chars().map(|c| cased(c, c.to_uppercase())).collect::<String>()))
+    let text = call.text(0)?;
+    let ascii = text.is_ascii().then(|| text.to_ascii_uppercase());
+    Ok(Value::text(ascii.unwrap_or_else(|| text.chars().map(|c| cased(c, c.to_uppercase())).collect())))
 }
 
 /// The first letter of each word large.
