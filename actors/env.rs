@@ -29,18 +29,15 @@ pub trait Random: Send + Sync + fmt::Debug {
 pub enum Lane {
     /// The node's one log thread: writes and syncs of the WAL, in the order they were handed over.
     Log,
-    /// A pool for what a client waits for: decoding, encoding, scanning.
+    /// A pool: decoding, encoding, sealing, scanning.
     Work,
-    /// A pool of its own for the files of groups: sealing, snapshots, copies, reading through. It takes long, and nobody's
-    /// request stands behind it.
-    Files,
 }
 
 /// Runs work that blocks, off the asynchronous threads. The work sends its own result, as a message.
 pub trait Blocking: Send + Sync + fmt::Debug {
     /// Hands the work over and returns at once.
     fn run(&self, lane: Lane, work: Box<dyn FnOnce() + Send>);
-    /// How much work of a pool runs at once, at least one.
+    /// How much work of the pool runs at once, at least one.
     fn workers(&self) -> usize;
 }
 

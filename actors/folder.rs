@@ -64,7 +64,7 @@ impl Folder {
                 let _ = waiting.cast(work());
             }
         };
-        env.blocking.run(Lane::Files, Box::new(job));
+        env.blocking.run(Lane::Work, Box::new(job));
     }
 
     /// Runs `work` on a worker thread and gives back what it returns; none where it panicked, or where the life that it
@@ -84,7 +84,7 @@ impl Folder {
                 let _ = done.send(work());
             }
         };
-        env.blocking.run(Lane::Files, Box::new(job));
+        env.blocking.run(Lane::Work, Box::new(job));
         outcome.await.ok()
     }
 }

@@ -32,18 +32,17 @@ impl Random for MachineRandom {
     }
 }
 
-/// One log thread, and tokio's blocking threads for the rest, of each pool at most so many at once.
+/// One log thread, and tokio's blocking threads for the rest, at most so many at once.
 #[derive(Debug)]
 pub struct MachineThreads {
     log: Mutex<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     count: usize,
     workers: Arc<Semaphore>,
-    filers: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
 }
 
 impl MachineThreads {
-    /// Starts the log thread; each pool has as many workers as the machine has cores.
+    /// Starts the log thread; the pool has as many workers as the machine has cores.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -54,22 +53,8 @@ impl MachineThreads {
             jobs.iter().for_each(|job| job());
         })?;
         let count = std::thread::available_parallelism().map_or(2, usize::from);
-        let (workers, filers) = (Arc::new(Semaphore::new(count)), Arc::new(Semaphore::new(count)));
-        Ok(Self { log: Mutex::new(log), count, workers, filers, runtime: tokio::runtime::Handle::current() })
-    }
-
-    fn run_in(&self, pool: &Arc<Semaphore>, work: Box<dyn FnOnce() + Send>) {
-        let pool = Arc::clone(pool);
-        self.runtime.spawn(async move {
-            let place = pool.acquire_owned().await.expect("it is never closed");
-            let done = tokio::task::spawn_blocking(move || {
-                work();
-                drop(place);
-            });
-            if let Err(error) = done.await {
-                tracing::error!(%error, "work on a worker thread panicked; who waits for it hears nothing");
-            }
-        });
+        let workers = Arc::new(Semaphore::new(count));
+        Ok(Self { log: Mutex::new(log), count, workers, runtime: tokio::runtime::Handle::current() })
     }
 }
 
@@ -97,8 +82,19 @@ impl Blocking for MachineThreads {
                 // The channel closes only when the log thread has panicked, and that ends the process.
                 let _ = log.send(work);
             }
-            Lane::Work => self.run_in(&self.workers, work),
-            Lane::Files => self.run_in(&self.filers, work),
+            Lane::Work => {
+                let workers = Arc::clone(&self.workers);
+                self.runtime.spawn(async move {
+                    let worker = workers.acquire_owned().await.expect("it is never closed");
+                    let done = tokio::task::spawn_blocking(move || {
+                        work();
+                        drop(worker);
+                    });
+                    if let Err(error) = done.await {
+                        tracing::error!(%error, "work on a worker thread panicked; who waits for it hears nothing");
+                    }
+                });
+            }
         }
     }
 }

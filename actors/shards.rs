@@ -316,11 +316,10 @@ impl ShardsState {
         Ok(())
     }
 
-    /// Past the node's budget the fullest head that this node may seal is sealed. What is being sealed does not count: one
-    /// head after the other would be cut for bytes that are about to go, and all shards would seal at once.
+    /// Past the node's budget the fullest head that this node may seal is sealed.
     fn relieve_memory(&self) {
         let standings = self.site.board.standings();
-        let total: u64 = standings.iter().map(|standing| standing.unsealed_bytes).sum();
+        let total: u64 = standings.iter().map(|standing| standing.head_bytes).sum();
         if total <= self.site.config.node.limits.head_bytes_max.0 {
             return;
         }
