@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use millpond_actors::load::{Answer, StreamBody, encode};
-use millpond_actors::observe::Source;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -256,6 +255,6 @@ async fn a_minority_answers_503_within_two_seconds_and_stores_nothing_twice() {
     drop(stored);
     assert_eq!(world.query(1, r#"{service_name="bad"}"#).await, ["maybe"]);
     let shards = world.store(1, r#"{service_name="minority"}"#, &["after".to_owned()]).await;
-    let lines = world.shard_lines(1, shards[0], Source::Leader).await.unwrap();
+    let lines = world.leader_lines(1, shards[0]).await;
     assert_eq!(lines.iter().filter(|line| *line == "before" || *line == "after").count(), 2);
 }

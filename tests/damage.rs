@@ -97,7 +97,7 @@ async fn a_flipped_bit_in_a_segment_is_never_served() {
         flip_bit(&path, len / 2);
     }
     world.start_all().await;
-    let found = world.shard_lines(2, shards[0], Source::Leader).await.unwrap();
+    let found = world.leader_lines(2, shards[0]).await;
     assert!(found == lines, "{} records of {}", found.len(), lines.len());
     has_every_line_once(&world, 2, shards[0], &lines).await;
     let found = world.query(2, &format!("{LABELS} |= \"record 1999 \"")).await;
@@ -201,7 +201,7 @@ async fn files_that_are_damaged_under_a_running_node_are_repaired_when_they_are_
     flip_bit(&harmed[0], harmed[0].metadata().unwrap().len() / 2);
     OpenOptions::new().write(true).open(&harmed[1]).unwrap().set_len(100).unwrap();
     // Whoever asks the shard gets everything meanwhile, whichever replica leads.
-    let found = world.shard_lines(1, shard, Source::Leader).await.unwrap();
+    let found = world.leader_lines(1, shard).await;
     assert!(found == lines, "{} records of {}", found.len(), lines.len());
     has_every_line_once(&world, 2, shard, &lines).await;
     repaired(&world, 2, 2).await;

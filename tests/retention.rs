@@ -151,7 +151,7 @@ async fn a_rule_hides_records_whose_bytes_are_still_there() {
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let counted = answer["data"]["result"][0]["values"].as_array().unwrap().last().unwrap()[1].clone();
     assert_eq!(counted, "500", "{answer}");
-    let stored = world.shard_lines(1, shard, Source::Leader).await.unwrap();
+    let stored = world.leader_lines(1, shard).await;
     assert_eq!(stored.iter().filter(|line| line.starts_with("hidden")).count(), 500);
 }
 

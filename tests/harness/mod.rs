@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::Method;
 use millpond_actors::input::Generator;
 use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport, NodeReport};
-use millpond_actors::load::{Answer, Client, Outcome, Pusher, StreamBody, encode};
+use millpond_actors::load::{Answer, Client, Pusher, StreamBody, encode};
 use millpond_actors::local::{LocalCluster, LocalNode, Plan, wait_ready};
 use millpond_actors::observe::{self, ObserveError, ShardView, Source};
 use millpond_actors::tree::{ActorReport, TreeReport};
@@ -244,6 +244,18 @@ impl World {
         })
         .await?;
         Ok(lines)
+    }
+
+    /// What a shard's leader has, asked again until it answers: a leader may just be elected.
+    pub async fn leader_lines(&self, id: u64, shard: u32) -> Vec<String> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match self.shard_lines(id, shard, Source::Leader).await {
+                Ok(lines) => return lines,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
@@ -575,14 +587,12 @@ impl World {
         copy
     }
 
-    /// Pushes lines of one stream through a node and expects them stored; returns the shard.
+    /// Pushes lines of one stream through a node, again while it asks for that, until they are stored; returns the shard.
     pub async fn store(&self, id: u64, labels: &str, lines: &[String]) -> Vec<u32> {
         let mut stream = StreamBody::new(labels);
         lines.iter().for_each(|line| stream.push(now(), line, []));
-        match self.client.push(&self.url(id), encode([&stream])).await {
-            Outcome::Stored { shards } => shards,
-            other @ (Outcome::Again { .. } | Outcome::Refused { .. }) => panic!("{other:?}"),
-        }
+        let mut pusher = Pusher::new(self.client.clone(), vec![self.url(id)], 0, SOON);
+        pusher.push(&encode([&stream])).await.unwrap_or_else(|error| panic!("{error}")).shards
     }
 
     /// The lines that a LogQL query finds in the last hour, oldest first.
