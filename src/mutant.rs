@@ -113,12 +113,26 @@ pub enum Mutant {
     /// it still counts. Where more nodes are away meanwhile, the group has no majority of its old voters and stands still.
     /// Seen with every move of a replica whose node lives, by whoever compares the two.
     RemovedWhileJoint,
+    /// A label that a parser finds takes the place of a stored one of its name. Seen in any answer whose lines name a label
+    /// of their stream.
+    ExtractedOverStored,
+    /// Of the alternatives of a line filter only the first is looked for. Seen where a line holds another.
+    FirstAlternativeAlone,
+    /// Counts of one series in two shards do not add up. Seen where a stream, or a sum, has records in both.
+    CountsNotAdded,
+    /// A window holds the time at which it begins. Seen where a record is exactly as old as the window is long.
+    WindowHoldsItsStart,
+    /// The labels that `group_left` and `group_right` name are not taken over. Seen where the one side has them.
+    GroupLabelsNotTaken,
+    /// A scan that has left out a record for the limit reads no further, as if records never came late. Seen where they
+    /// did.
+    LateRecordsPassedOver,
 }
 
 use Mutant::*;
 
 /// Every mutant, in the order of [`NAMES`].
-const ALL: [Mutant; 28] = [
+const ALL: [Mutant; 34] = [
     AckBeforeSync,
     HardStateDropped,
     KeysNotInSnapshot,
@@ -147,6 +161,12 @@ const ALL: [Mutant; 28] = [
     InstalledUnchecked,
     MembersOfAnotherIndex,
     RemovedWhileJoint,
+    ExtractedOverStored,
+    FirstAlternativeAlone,
+    CountsNotAdded,
+    WindowHoldsItsStart,
+    GroupLabelsNotTaken,
+    LateRecordsPassedOver,
 ];
 
 /// What the mutants are called outside, in the order in which they are declared.
@@ -179,7 +199,16 @@ pub const NAMES: &[&str] = &[
     "installed-unchecked",
     "members-of-another-index",
     "removed-while-joint",
+    "extracted-over-stored",
+    "first-alternative-alone",
+    "counts-not-added",
+    "window-holds-its-start",
+    "group-labels-not-taken",
+    "late-records-passed-over",
 ];
+
+/// Those of [`NAMES`] that are at work where a query is answered: the naive evaluator finds them, not a cluster's oracles.
+pub const OF_QUERIES: &[&str] = NAMES.split_at(ExtractedOverStored as usize).1;
 
 /// No mutant has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -287,6 +287,7 @@ fn add_counts(held: &mut Counts, series: CountSeries) {
         let next = match (old.peek(), new.peek()) {
             (Some((left, _)), Some((right, _))) if left == right => {
                 let more = new.next().map_or(0, |(_, count)| count);
+                let more = if mutant!(CountsNotAdded) { 0 } else { more };
                 old.next().map(|(point, count)| (point, count.saturating_add(more)))
             }
             (Some((left, _)), Some((right, _))) if right < left => new.next(),

@@ -165,7 +165,8 @@ impl LinePattern {
     }
 
     fn matches(&self, line: &[u8]) -> bool {
-        self.needles.iter().any(|needle| needle.is_in(line)) == self.positive
+        let needles = if mutant!(FirstAlternativeAlone) { &self.needles[..1] } else { &self.needles };
+        needles.iter().any(|needle| needle.is_in(line)) == self.positive
     }
 
     /// A text that every passing line holds; empty where none is known.

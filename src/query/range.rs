@@ -29,6 +29,7 @@ pub type Run = (u32, u32);
 pub fn run(points: Points, window: i64, timestamp: i64) -> Option<Run> {
     let Points { start, step, count } = points;
     let since = timestamp - start;
+    let window = if mutant!(WindowHoldsItsStart) { window + 1 } else { window };
     let first = if since <= 0 { 0 } else { (since - 1) / step + 1 };
     let last = since.saturating_add(window - 1).div_euclid(step).min(i64::from(count) - 1);
     let point = |at: i64| u32::try_from(at).expect("between zero and the number of points");

@@ -153,6 +153,7 @@ fn many_to_one(
     apply: impl Fn(f64, f64) -> Option<f64>,
 ) -> Vec<Series> {
     let mut found: BTreeMap<usize, Series> = BTreeMap::new();
+    let included = if mutant!(GroupLabelsNotTaken) { &[] } else { included };
     for (point, number) in &many.points {
         let Some((one, index, other)) = alone.at(*point) else { continue };
         let Some(result) = apply(*number, other) else { continue };

@@ -186,7 +186,7 @@ impl<'a> Fields<'a> {
     /// Sets what a parser found. A name that a stage has set before is not set again, so that of what is found twice, by
     /// whichever parsers, the first value stands.
     pub(super) fn extract(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Full> {
-        let name = if self.is_taken(&name) { extracted(&name) } else { name };
+        let name = if self.is_taken(&name) && !mutant!(ExtractedOverStored) { extracted(&name) } else { name };
         let parsed = self.find(&name).is_ok_and(|at| self.fields[at].origin == Origin::Parsed);
         if parsed || self.spent.contains(&name) {
             return Ok(());

@@ -95,7 +95,7 @@ impl Keeper {
 
     /// Whether no record of a chunk that starts at `first` can be kept.
     pub(super) fn is_beyond(&self, first: Key) -> bool {
-        self.bound.is_some_and(|bound| first >= bound)
+        self.bound.is_some_and(|bound| first >= bound || mutant!(LateRecordsPassedOver))
     }
 
     pub(super) fn may_hold(&self, chunk: &Summary) -> bool {
