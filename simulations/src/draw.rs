@@ -28,20 +28,20 @@ pub fn stream(seed: u64, name: &str) -> Draws {
 }
 
 /// A stream, and how numbers are drawn from it. Integers alone, so that every machine draws the same.
-struct Dice(Draws);
+pub(crate) struct Dice(Draws);
 
 impl Dice {
-    fn new(seed: u64, name: &str) -> Self {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
         Self(stream(seed, name))
     }
 
     /// Below `bound`, which is not zero.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0.below(bound)
     }
 
     /// From `least` to `most`, both possible.
-    fn between(&mut self, least: u64, most: u64) -> u64 {
+    pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
 
@@ -62,18 +62,18 @@ impl Dice {
         }
     }
 
-    fn one_in(&mut self, times: u64) -> bool {
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
     /// One of several, of which there is at least one.
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         let at = self.below(from.len() as u64);
         &from[usize::try_from(at).expect("an index of a slice")]
     }
 
     /// All of several, in any order.
-    fn shuffled<T>(&mut self, mut items: Vec<T>) -> Vec<T> {
+    pub(crate) fn shuffled<T>(&mut self, mut items: Vec<T>) -> Vec<T> {
         for last in (1..items.len()).rev() {
             let other = self.below(last as u64 + 1);
             items.swap(last, usize::try_from(other).expect("an index of a slice"));

@@ -7,6 +7,8 @@
 //! what the cluster says of who belongs to it. Clients are in [`workload`], what they saw in
 //! [`history`], which judges it; what is seen from outside in [`observe`], [`groups`] and [`trace`].
 //!
+//! [`naive`] evaluates LogQL over plain records, as the query engine is held to.
+//!
 //! [`wal`] runs the log of one node against a model of it, on a disk that loses, tears and flips. [`model`] is that
 //! model.
 
@@ -20,6 +22,7 @@ pub mod groups;
 pub mod history;
 pub mod membership;
 pub mod model;
+pub mod naive;
 pub mod network;
 pub mod node;
 pub mod observe;

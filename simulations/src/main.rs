@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{meta, mutants, replay, run, shrink, sweep, wal};
+use commands::{logql, meta, mutants, replay, run, shrink, sweep, wal};
 
 /// Seeded simulations of Millpond: whole nodes under faults, each run again by its seed
 #[derive(Parser, Debug)]
@@ -29,6 +29,7 @@ use commands::{meta, mutants, replay, run, shrink, sweep, wal};
   replay target/simulations/seed-7.json
                                  one that failed, again
   shrink --seed 7                the fewest faults that still fail
+  logql --seeds 0..100           whether queries find what they should
   meta --seeds 0..20             whether a seed does the same twice
 
 Exit codes of every command: 0 every promise was kept, 1 one was broken or the command failed, 2 wrong usage."#)]
@@ -46,6 +47,7 @@ enum Command {
     Meta(meta::Args),
     Mutants(mutants::Args),
     Wal(wal::Args),
+    Logql(logql::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Meta(args) => meta::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Wal(args) => wal::run(&args),
+        Command::Logql(args) => logql::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -15,10 +15,12 @@ use crate::children::{ChildrenArgs, Verdict};
 use crate::failure;
 
 #[cfg(feature = "mutants")]
-use millpond::mutant::NAMES;
+use millpond::mutant::{NAMES, OF_QUERIES};
 /// Without the feature nothing is planted anywhere.
 #[cfg(not(feature = "mutants"))]
 const NAMES: &[&str] = &[];
+#[cfg(not(feature = "mutants"))]
+const OF_QUERIES: &[&str] = &[];
 
 /// Of `--fast`: each is found early, and each by another oracle.
 const FAST: [&str; 6] =
@@ -76,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             vec![name]
         }
         None if args.fast => FAST.to_vec(),
-        None => NAMES.to_vec(),
+        None => NAMES.iter().copied().filter(|name| !OF_QUERIES.contains(name)).collect(),
     };
     let seeds_max = if args.fast { args.seeds_max.min(FAST_SEEDS_MAX) } else { args.seeds_max };
     let mut hunt = Hunt { args, seeds_max, holds: BTreeMap::new() };
