@@ -326,6 +326,19 @@ pub struct Knobs {
     pub request_bytes: usize,
     /// Milliseconds that a client rests between two requests, about.
     pub pause_ms: u64,
+    /// What is asked in LogQL; nothing where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asking: Option<Asking>,
+}
+
+/// What clients ask in LogQL, beside their searches and counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asking {
+    /// Milliseconds that a client rests between two questions, about.
+    pub pause_ms: u64,
+    /// Questions that are asked when all is quiet.
+    pub at_rest: u32,
 }
 
 /// What came of a run.

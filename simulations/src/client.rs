@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use crate::node::Node;
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An answer: its status, the shard's end where it says one, and its body.
 pub struct Answer {

@@ -16,7 +16,8 @@ use crate::case::Case;
 
 /// The case of a seed, for a cluster of so many nodes.
 pub fn draw(seed: u64, nodes: u64) -> Case {
-    let knobs = knobs::draw(&mut Dice::new(seed, "knobs"));
+    let mut knobs = knobs::draw(&mut Dice::new(seed, "knobs"));
+    knobs.asking = Some(knobs::asking(&mut Dice::new(seed, "asking")));
     let drawn = faults::draw(seed, nodes, &knobs);
     let faults::Drawn { membership, operations, busy_ms, faults } = drawn;
     Case { seed, nodes, membership, knobs, busy_ms, faults, operations, mutant: None }
@@ -38,6 +39,17 @@ impl Dice {
     /// Below `bound`, which is not zero.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0.below(bound)
+    }
+
+    /// Two streams that go on from here by themselves.
+    pub(crate) fn split(mut self) -> (Self, Self) {
+        let mut part = || Self(Draws::new(self.0.draw()));
+        (part(), part())
+    }
+
+    /// The seed of one more stream.
+    pub(crate) fn draw(&mut self) -> u64 {
+        self.0.draw()
     }
 
     /// From `least` to `most`, both possible.

@@ -14,8 +14,9 @@
 //! | linearizable | A request answered "stored" before another was sent is before it in every shard they share, whoever sent them; this also keeps one producer's order. A read holds every record answered before it began, and none sent after it was answered. Reads one after the other never go backwards. What was shown to anybody, also by a search, a local read or a tail, is in every later read. |
 //! | read | What a read shows is what the shard holds from there on, within the end that the read itself gives. What a local read of a replica shows is the same, but may be behind. |
 //! | search | A search never finds a record twice, nor one that no shard holds, and it finds each record that was answered before it began. Where the shard holds the record, the search narrows its point like a read. |
+//! | query | A log query shows no record that no shard holds, and each record that was answered before it began and that it selects, unless its limit left it out. What it shows and what it leaves out narrow their points as a search does. |
 //! | count | A count of a producer's records holds all that were answered or shown before it began and none sent after it was answered, and is not below one that was answered before it began. |
-//! | tail | A tail shows each shard's offsets contiguously from its start to where it was closed, and at each what the shard holds. |
+//! | tail | A tail shows each shard's offsets contiguously from its start to where it was closed, and at each what the shard holds. Of a tail that shows some records only the same holds for those. |
 //!
 //! A request may be stored in pieces: each of its records has a point of its own between sending and answer. A "maybe"
 //! may take effect at any time after it was sent. The system is not known here, nor are bytes: a record is an id and a
@@ -88,6 +89,7 @@ pub struct History {
     sent: BTreeSet<u64>,
     reads: Calls<Question, View>,
     searches: Calls<u64, u64>,
+    queries: Calls<(), Selected>,
     counts: Calls<u64, u64>,
     local_reads: Vec<LocalRead>,
     tails: BTreeMap<Event, Tail>,
@@ -122,6 +124,13 @@ struct View {
     end: Offset,
 }
 
+/// Of the records that a query selects: those that it showed, and those that it would have shown, were they there.
+#[derive(Clone, Debug)]
+struct Selected {
+    found: Vec<u64>,
+    missed: Vec<u64>,
+}
+
 #[derive(Clone, Debug)]
 struct LocalRead {
     asked: Question,
@@ -132,6 +141,8 @@ struct LocalRead {
 #[derive(Clone, Debug)]
 struct Tail {
     start: BTreeMap<ShardId, Offset>,
+    /// The records that it shows, where these are not all.
+    wanted: Option<BTreeSet<u64>>,
     shown: Vec<Shown>,
     closed: Option<(Event, BTreeMap<ShardId, Offset>)>,
 }
@@ -211,6 +222,21 @@ impl History {
         end(&mut self.searches, call, at, found);
     }
 
+    /// A query over all shards for records.
+    pub fn begin_query(&mut self) -> Event {
+        let at = self.next();
+        begin(&mut self.queries, at, ())
+    }
+
+    /// The query shows records once each, and leaves others out that it selects. Records that its limit may have cut off
+    /// are in neither list. A query that fails, or says that its result is partial, is left open.
+    ///
+    /// Panics where `call` is no open query.
+    pub fn end_query(&mut self, call: Event, found: Vec<u64>, missed: Vec<u64>) {
+        let at = self.next();
+        end(&mut self.queries, call, at, Selected { found, missed });
+    }
+
     /// A count over all shards of one producer's records.
     pub fn begin_count(&mut self, producer: u64) -> Event {
         let at = self.next();
@@ -228,7 +254,7 @@ impl History {
     /// A tail of all records begins, in each shard at the offset given; at 0 where none is.
     pub fn open_tail(&mut self, start: BTreeMap<ShardId, Offset>) -> Event {
         let at = self.next();
-        self.tails.insert(at, Tail { start, shown: Vec::new(), closed: None });
+        self.tails.insert(at, Tail { start, wanted: None, shown: Vec::new(), closed: None });
         at
     }
 
@@ -248,6 +274,14 @@ impl History {
     pub fn close_tail(&mut self, tail: Event, cursors: BTreeMap<ShardId, Offset>) {
         let at = self.next();
         self.open(tail).closed = Some((at, cursors));
+    }
+
+    /// The tail was one of these records only, among all that were ever sent.
+    ///
+    /// Panics where `tail` is no tail.
+    pub fn tail_wants(&mut self, tail: Event, wanted: BTreeSet<u64>) {
+        let known = self.tails.get_mut(&tail).unwrap_or_else(|| panic!("the call of {tail} is no tail"));
+        known.wanted = Some(wanted);
     }
 
     /// What a replica holds of a shard when all is quiet, in its own order.

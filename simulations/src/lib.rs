@@ -7,11 +7,13 @@
 //! what the cluster says of who belongs to it. Clients are in [`workload`], what they saw in
 //! [`history`], which judges it; what is seen from outside in [`observe`], [`groups`] and [`trace`].
 //!
-//! [`naive`] evaluates LogQL over plain records, as the query engine is held to.
+//! [`naive`] evaluates LogQL over plain records, as the query engine is held to; what clients ask of a cluster under faults is
+//! drawn and judged in [`asking`].
 //!
 //! [`wal`] runs the log of one node against a model of it, on a disk that loses, tears and flips. [`model`] is that
 //! model.
 
+pub mod asking;
 pub mod case;
 pub mod client;
 pub mod copies;

@@ -21,9 +21,14 @@ use crate::trace::Trace;
 /// Violations told of one run; more say nothing new.
 const VIOLATIONS_MAX: usize = 20;
 /// Rare things that a sweep must have met, each at least once.
-pub const RARE: [&str; 40] = [
+pub const RARE: [&str; 51] = [
     "actor down",
     "actor restarted",
+    "answer compared at rest",
+    "answer compared under faults",
+    "answer cut at its limit",
+    "answer partial",
+    "answer whole with a node away",
     "append refused or unanswered",
     "cluster formed",
     "crash in recovery",
@@ -51,6 +56,9 @@ pub const RARE: [&str; 40] = [
     "operation given up",
     "operation refused",
     "part came again",
+    "query out of time",
+    "query refused",
+    "query unanswered",
     "read refused",
     "rehoming completed",
     "rehoming overlapped another fault",
@@ -61,6 +69,9 @@ pub const RARE: [&str; 40] = [
     "store replaced",
     "sync failed",
     "tail closed",
+    "tail cut off",
+    "tail opened again",
+    "tail with stages closed",
     "torn tail cut",
 ];
 
@@ -107,6 +118,11 @@ impl Observed {
         if state.violations.len() < VIOLATIONS_MAX {
             state.violations.push(what.to_string());
         }
+    }
+
+    /// Whether every promise was kept so far.
+    pub fn holds(&self) -> bool {
+        self.state().violations.is_empty()
     }
 
     /// A rare thing happened.

@@ -117,12 +117,16 @@ impl<T: Tries> Shrinking<'_, T> {
     }
 
     fn fewer_clients(&mut self) -> Result<(), T::Error> {
-        let candidates = (1..self.case.knobs.clients).map(|clients| {
+        let with = |change: &dyn Fn(&mut Case)| {
             let mut case = self.case.clone();
-            case.knobs.clients = clients;
+            change(&mut case);
             case
-        });
-        let candidates = candidates.collect();
+        };
+        let mut candidates: Vec<Case> = Vec::new();
+        if self.case.knobs.asking.is_some() {
+            candidates.push(with(&|case| case.knobs.asking = None));
+        }
+        candidates.extend((1..self.case.knobs.clients).map(|clients| with(&|case| case.knobs.clients = clients)));
         self.take(candidates)?;
         Ok(())
     }

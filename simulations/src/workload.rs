@@ -1,5 +1,11 @@
 //! What clients do to the simulated cluster: they write, and write again what was not answered; they read by offset,
-//! search, count and follow tails. Everything goes into the history; nothing is judged here.
+//! search, count, ask and follow tails. Everything goes into the history, which is judged when all is over; only what an
+//! answer says of a record that was sent, or must say of all, is held against the book at once.
+
+mod asker;
+mod book;
+mod follower;
+pub mod line;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,20 +15,24 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use millpond::id::{Offset, ShardId};
-use millpond::query::ast::Expr;
-use millpond::query::parser;
 use millpond::storage::lossy::Draws;
-use millpond_actors::query::TailQuestion;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::asking::RANGE;
 use crate::case::Knobs;
 use crate::client::{call, escape, get};
+use crate::draw::Dice;
 use crate::ground::EPOCH;
-use crate::history::{Event, History, Outcome, Sent};
+use crate::history::{History, Outcome, Sent};
+use crate::naive::Record;
 use crate::node::{Fate, Node};
 use crate::observe::Observed;
+use asker::Asker;
+use book::Book;
+use follower::{Followed, Follower};
+use line::{Fields, Format};
 
 /// Clients that follow tails.
 const FOLLOWERS: u32 = 2;
@@ -30,10 +40,8 @@ const FOLLOWERS: u32 = 2;
 const RECORDS_MAX: u64 = 12;
 /// The wait before a request is sent again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// Records of the history that a tail may open with.
-const TAIL_LIMIT: u32 = 5_000;
-/// Everything that was ever sent lies within so many nanoseconds of the beginning.
-const RANGE: i64 = 3_600 * 1_000_000_000;
+/// Times of records are whole milliseconds, so that some are the same.
+const MILLISECOND: i64 = 1_000_000;
 
 /// What all clients share.
 pub struct Workload {
@@ -41,6 +49,9 @@ pub struct Workload {
     knobs: Knobs,
     observed: Arc<Observed>,
     history: Mutex<History>,
+    book: Mutex<Book>,
+    /// Tails of some records only.
+    followed: Mutex<Vec<Followed>>,
     ids: AtomicU64,
     /// Turned when faults are over: clients finish what they have begun.
     ending: AtomicBool,
@@ -51,8 +62,17 @@ pub struct Workload {
 impl Workload {
     /// A workload on these nodes.
     pub fn new(nodes: Vec<Arc<Node>>, knobs: Knobs, observed: Arc<Observed>) -> Arc<Self> {
-        let (history, ids) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { nodes, knobs, observed, history, ids, ending: AtomicBool::new(false), open: Mutex::default() })
+        Arc::new(Self {
+            nodes,
+            knobs,
+            observed,
+            history: Mutex::default(),
+            book: Mutex::default(),
+            followed: Mutex::default(),
+            ids: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+            open: Mutex::default(),
+        })
     }
 
     /// The history, for whoever adds to it or judges it.
@@ -60,8 +80,23 @@ impl Workload {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts every client, each with a random stream of its own.
-    pub fn start(self: &Arc<Self>, seed: u64) {
+    fn followed(&self) -> MutexGuard<'_, Vec<Followed>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The book of what was sent. It is held for no longer than nothing is waited for.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The true time, in nanoseconds since the Unix epoch.
+    fn now(&self) -> i64 {
+        EPOCH + i64::try_from(self.observed.trace.elapsed().as_nanos()).unwrap_or(0)
+    }
+
+    /// Starts every client, each with a random stream of its own. Those that ask in LogQL draw from `asking`, so that the
+    /// others do the same without them.
+    pub(crate) fn start(self: &Arc<Self>, seed: u64, asking: Dice) {
         let mut seeds = Draws::new(seed);
         for client in 0..u64::from(self.knobs.clients) {
             let (workload, draws) = (Arc::clone(self), Draws::new(seeds.draw()));
@@ -71,7 +106,17 @@ impl Workload {
         self.client("reader".to_owned(), async move { Reader { workload, draws }.run().await });
         for follower in 0..FOLLOWERS {
             let (workload, draws) = (Arc::clone(self), Draws::new(seeds.draw()));
-            self.client(format!("follower {follower}"), async move { Follower { workload, draws }.run().await });
+            self.client(
+                format!("follower {follower}"),
+                async move { Follower::new(workload, draws, None).run().await },
+            );
+        }
+        if let Some(knobs) = self.knobs.asking.clone() {
+            let (mut sifting, mut dice) = asking.split();
+            let (workload, draws) = (Arc::clone(self), Draws::new(sifting.draw()));
+            self.client("sifter".to_owned(), async move { Follower::new(workload, draws, Some(sifting)).run().await });
+            let workload = Arc::clone(self);
+            self.client("asker".to_owned(), async move { Asker::new(workload, knobs).run(&mut dice).await });
         }
     }
 
@@ -104,9 +149,13 @@ impl Workload {
 
     /// A node that runs or did, also one that waits outside the cluster.
     fn any_node(&self, draws: &mut Draws) -> Arc<Node> {
-        let on: Vec<&Arc<Node>> = self.nodes.iter().filter(|node| node.fate() != Fate::Off).collect();
+        let on = self.nodes_on();
         let at = usize::try_from(draws.below(on.len() as u64)).expect("few nodes");
-        Arc::clone(on[at])
+        Arc::clone(&on[at])
+    }
+
+    fn nodes_on(&self) -> Vec<Arc<Node>> {
+        self.nodes.iter().filter(|node| node.fate() != Fate::Off).cloned().collect()
     }
 
     fn pause(&self, draws: &mut Draws) -> Duration {
@@ -115,13 +164,9 @@ impl Workload {
 
     /// The id and the digest of a line that came back; a line that nobody sent is a broken promise.
     pub fn judge_line(&self, line: &str) -> Option<(u64, u64)> {
-        let digest = xxh3_64(line.as_bytes());
-        let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next()).and_then(|id| id.parse().ok());
-        let whole =
-            line.rsplit_once(" sum=").is_some_and(|(text, sum)| format!("{:016x}", xxh3_64(text.as_bytes())) == sum);
-        match id {
-            Some(id) if whole => Some((id, digest)),
-            Some(_) | None => {
+        match line::id(line) {
+            Some(id) => Some((id, xxh3_64(line.as_bytes()))),
+            None => {
                 self.observed.violation(format_args!("damage: a line was served that nobody sent: {line:?}"));
                 None
             }
@@ -135,7 +180,14 @@ struct Push {
     kind: &'static str,
     key: Option<String>,
     body: Bytes,
-    records: Vec<Sent>,
+    sent: Vec<Sent>,
+}
+
+/// A record as it is sent.
+struct Made {
+    stream: u64,
+    trace: Option<&'static str>,
+    record: Record,
 }
 
 struct Writer {
@@ -158,7 +210,7 @@ impl Writer {
     async fn push(&mut self) {
         let push = self.request();
         let workload = Arc::clone(&self.workload);
-        let call = workload.history().begin_append(self.client, push.records.clone());
+        let call = workload.history().begin_append(self.client, push.sent.clone());
         let patience = 1 + self.draws.below(20);
         let mut attempts = 0;
         let outcome = loop {
@@ -175,6 +227,9 @@ impl Writer {
             sleep(AGAIN).await;
         };
         workload.history().end_append(call, outcome);
+        if outcome == Outcome::Stored {
+            push.sent.iter().for_each(|sent| workload.book().stored(sent.id));
+        }
         workload.observed.trace.line(format_args!("client {} {call} {outcome:?}", self.client));
     }
 
@@ -191,31 +246,39 @@ impl Writer {
         let count = 1 + self.draws.below(RECORDS_MAX);
         let room = self.workload.knobs.request_bytes / usize::try_from(count).expect("few records");
         let first = self.workload.ids.fetch_add(count, Ordering::Relaxed);
-        let now = EPOCH + i64::try_from(self.workload.observed.trace.elapsed().as_nanos()).unwrap_or(0);
-        let lines: Vec<(u64, i64, String, u64)> = (first..first + count)
-            .map(|id| {
-                let filler = self.filler(room);
-                let text = format!("id={id} client={} {filler}", self.client);
-                let line = format!("{text} sum={:016x}", xxh3_64(text.as_bytes()));
-                let time = now - i64::try_from(self.draws.below(4_000_000_000)).unwrap_or(0);
-                (id, time, line, self.draws.below(u64::from(self.workload.knobs.streams)))
-            })
-            .collect();
+        let now = self.workload.now();
+        let made: Vec<Made> = (first..first + count).map(|id| self.make(id, now, room)).collect();
         let streams = u64::from(self.workload.knobs.streams);
-        let sent = |(id, _, line, stream): &(u64, i64, String, u64)| Sent {
-            id: *id,
-            digest: xxh3_64(line.as_bytes()),
-            stream: self.client * streams + stream,
+        let sent = |made: &Made| Sent {
+            id: made.record.place.1,
+            digest: xxh3_64(made.record.line.as_bytes()),
+            stream: self.client * streams + made.stream,
             shard: None,
         };
-        let records = lines.iter().map(sent).collect();
+        let sent = made.iter().map(sent).collect();
         let key = (self.draws.below(2) == 0).then(|| format!("request-{first}"));
         let (uri, kind, body) = if self.draws.below(2) == 0 {
-            ("/loki/api/v1/push", "application/json", self.loki(&lines))
+            ("/loki/api/v1/push", "application/json", loki(&made))
         } else {
-            ("/api/v1/records", "application/x-ndjson", self.ndjson(&lines))
+            ("/api/v1/records", "application/x-ndjson", ndjson(&made))
         };
-        Push { uri, kind, key, body, records }
+        made.into_iter().for_each(|made| self.workload.book().sent(made.record));
+        Push { uri, kind, key, body, sent }
+    }
+
+    fn make(&mut self, id: u64, now: i64, room: usize) -> Made {
+        let words = self.filler(room);
+        let time = now - i64::try_from(self.draws.below(4_000_000_000)).unwrap_or(0);
+        let stream = self.draws.below(u64::from(self.workload.knobs.streams));
+        let fields = Fields::of(id);
+        let record = Record {
+            timestamp: time - time % MILLISECOND,
+            place: (0, id),
+            labels: line::labels(self.client, stream),
+            metadata: fields.metadata(),
+            line: line::write(id, self.client, Format::of(self.client, stream), &words),
+        };
+        Made { stream, trace: fields.trace, record }
     }
 
     fn filler(&mut self, room: usize) -> String {
@@ -232,32 +295,34 @@ impl Writer {
         }
         text
     }
+}
 
-    fn labels(&self, stream: u64) -> Value {
-        json!({"app": "sim", "client": self.client.to_string(), "stream": stream.to_string(), "service_name": "sim"})
+fn loki(made: &[Made]) -> Bytes {
+    let mut streams: BTreeMap<u64, (&Record, Vec<Value>)> = BTreeMap::new();
+    for Made { stream, trace, record } in made {
+        let (time, line) = (record.timestamp.to_string(), &record.line);
+        let value = match trace {
+            Some(trace) => json!([time, line, { "trace": trace }]),
+            None => json!([time, line]),
+        };
+        streams.entry(*stream).or_insert_with(|| (record, Vec::new())).1.push(value);
     }
+    let streams: Vec<Value> =
+        streams.values().map(|(record, values)| json!({"stream": record.labels, "values": values})).collect();
+    json!({"streams": streams}).to_string().into()
+}
 
-    fn loki(&self, lines: &[(u64, i64, String, u64)]) -> Bytes {
-        let mut streams: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
-        for (_, time, line, stream) in lines {
-            streams.entry(*stream).or_default().push(json!([time.to_string(), line]));
+fn ndjson(made: &[Made]) -> Bytes {
+    let mut body = String::new();
+    for Made { trace, record, .. } in made {
+        let mut written = json!({"timestamp": record.timestamp, "line": record.line, "labels": record.labels});
+        if let Some(trace) = trace {
+            written["trace"] = json!(trace);
         }
-        let streams: Vec<Value> = streams
-            .into_iter()
-            .map(|(stream, values)| json!({"stream": self.labels(stream), "values": values}))
-            .collect();
-        json!({"streams": streams}).to_string().into()
+        body.push_str(&written.to_string());
+        body.push('\n');
     }
-
-    fn ndjson(&self, lines: &[(u64, i64, String, u64)]) -> Bytes {
-        let mut body = String::new();
-        for (_, time, line, stream) in lines {
-            let record = json!({"timestamp": time, "line": line, "labels": self.labels(*stream)});
-            body.push_str(&record.to_string());
-            body.push('\n');
-        }
-        body.into()
-    }
+    body.into()
 }
 
 /// Reads by offset, searches and counts.
@@ -308,7 +373,7 @@ impl Reader {
         }
         let id = self.draws.below(sent);
         let node = self.workload.any_node(&mut self.draws);
-        let query = escape(&format!("{{app=\"sim\"}} |= \"id={id} \""));
+        let query = escape(&format!("{{app=\"sim\"}} {}", line::filter(id)));
         let uri = format!("/loki/api/v1/query_range?query={query}&{}&limit=100", range());
         let call = self.workload.history().begin_search(id);
         let Some(answer) = get(&node, &uri).await.filter(|answer| answer.status.is_success()) else { return };
@@ -395,77 +460,5 @@ impl Workload {
             }
         }
         records
-    }
-}
-
-/// Follows tails, one after the other.
-struct Follower {
-    workload: Arc<Workload>,
-    draws: Draws,
-}
-
-impl Follower {
-    async fn run(mut self) {
-        while !self.workload.is_ending() {
-            self.follow().await;
-            sleep(self.workload.pause(&mut self.draws)).await;
-        }
-    }
-
-    async fn follow(&mut self) {
-        let node = self.workload.any_node(&mut self.draws);
-        let Some(up) = node.up() else { return };
-        let Ok(Expr::Logs(logs)) = parser::parse("{app=\"sim\"}") else { return };
-        let question = TailQuestion { tenant: "fake".into(), logs, start: EPOCH - RANGE, limit: TAIL_LIMIT };
-        let open_for = Duration::from_millis(500 + self.draws.below(15_000));
-        let deadline = tokio::time::Instant::now() + open_for;
-        let following = async {
-            self.say(&node, "opens a tail");
-            let Ok(mut tail) = up.queries.tail(question).await else { return };
-            self.say(&node, "follows a tail");
-            let Ok(Ok(first)) = tokio::time::timeout_at(deadline, tail.next()).await else { return };
-            if first.len() >= TAIL_LIMIT as usize {
-                return;
-            }
-            let call = self.workload.history().open_tail(BTreeMap::new());
-            let mut cursors = BTreeMap::new();
-            self.show(call, first, &mut cursors, true);
-            while let Ok(Ok(frame)) = tokio::time::timeout_at(deadline, tail.next()).await {
-                self.show(call, frame, &mut cursors, false);
-                if self.workload.is_ending() {
-                    break;
-                }
-            }
-            self.workload.history().close_tail(call, cursors);
-            self.workload.observed.saw("tail closed");
-        };
-        tokio::select! {
-            biased;
-            () = up.life.ended() => {}
-            () = following => {}
-        }
-        self.say(&node, "leaves the tail");
-    }
-
-    fn say(&self, node: &Node, what: &str) {
-        self.workload.observed.trace.line(format_args!("n{} a client {what}", node.id));
-    }
-
-    fn show(
-        &self,
-        call: Event,
-        mut frame: Vec<millpond::query::merge::AnswerRecord>,
-        cursors: &mut BTreeMap<ShardId, Offset>,
-        history: bool,
-    ) {
-        if history {
-            frame.sort_by_key(|record| (record.shard, record.offset));
-        }
-        for record in frame {
-            if let Some((id, _)) = self.workload.judge_line(&record.line) {
-                self.workload.history().tail_showed(call, record.shard, Offset(record.offset), id);
-                cursors.insert(record.shard, Offset(record.offset + 1));
-            }
-        }
     }
 }

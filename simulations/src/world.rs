@@ -3,6 +3,7 @@
 //! Everything runs on one thread and one runtime whose time passes only when nobody has anything to do. Each thing that
 //! varies draws from a random stream of its own, so that leaving a fault out changes nothing else at its root.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::case::{Case, Report};
+use crate::draw::Dice;
 use crate::faults::{Victims, play};
 use crate::ground::{Pace, SimClock, SimRandom};
 use crate::history::{Held, check};
@@ -126,17 +128,19 @@ impl World {
                 tokio::spawn(Arc::clone(node).run());
             }
         }
-        self.workload.start(stream(case.seed, "workload"));
+        self.workload.start(stream(case.seed, "workload"), Dice::new(case.seed, "askers"));
         let busy = Duration::from_millis(case.busy_ms);
         let faults = play(Arc::clone(&self.victims), case);
         let operations = operate::play(Arc::clone(&self.operators), case);
         // Faults are made to end before, and an operator who is not done asks no more: nothing happens in the calm.
         let _ = tokio::time::timeout(busy, async { tokio::join!(faults, operations, sleep(busy)) }).await;
         self.calm().await;
-        self.compare().await;
+        let content = self.compare().await;
+        self.workload.settle_tails();
         for violation in check(&self.workload.history()) {
             self.observed.violation(violation);
         }
+        self.ask(case, &content).await;
         self.stop().await;
     }
 
@@ -228,36 +232,53 @@ impl World {
         })
     }
 
-    /// Reads every replica whole, for the history to be judged by.
-    async fn compare(&self) {
+    /// Reads every replica whole, for the history to be judged by; of each shard the longest is given back.
+    async fn compare(&self) -> BTreeMap<ShardId, Vec<Held>> {
         let cluster = membership::latest(&self.nodes);
+        let mut content: BTreeMap<ShardId, Vec<Held>> = BTreeMap::new();
         for node in &self.nodes {
             for shard in (0..self.shards).map(ShardId) {
-                if membership::holds(&cluster, node, shard) {
-                    self.read(node, shard).await;
+                if membership::holds(&cluster, node, shard)
+                    && let Some(records) = self.read(node, shard).await
+                    && content.get(&shard).is_none_or(|longest| longest.len() < records.len())
+                {
+                    content.insert(shard, records);
                 }
             }
         }
+        content
     }
 
-    async fn read(&self, node: &Arc<Node>, shard: ShardId) {
+    /// Asks in LogQL, where nothing went wrong that an answer could only repeat.
+    async fn ask(&self, case: &Case, content: &BTreeMap<ShardId, Vec<Held>>) {
+        let cluster = membership::latest(&self.nodes);
+        let nodes: Vec<Arc<Node>> = self.sound(&cluster).cloned().collect();
+        if self.observed.holds() && !nodes.is_empty() && content.len() == self.shards as usize {
+            self.workload.ask_at_rest(&nodes, content, &mut Dice::new(case.seed, "asking at rest")).await;
+        }
+    }
+
+    async fn read(&self, node: &Arc<Node>, shard: ShardId) -> Option<Vec<Held>> {
         let records = self.workload.records(node, shard, "local", 0).await;
         let held = |(offset, id, digest)| Held { offset: Offset(offset), id, digest };
         match records {
             Some((records, _)) => {
-                let records = records.into_iter().map(held).collect();
-                self.workload.history().final_content(node.id, shard, records);
+                let records: Vec<Held> = records.into_iter().map(held).collect();
+                self.workload.history().final_content(node.id, shard, records.clone());
                 if node.is_damaged() {
                     self.workload.history().exclude(node.id, shard);
+                    return None;
                 }
+                return Some(records);
             }
             None if node.is_damaged() => self.observed.saw("damaged record refused"),
             // It may have moved meanwhile, to even out what nodes hold.
             None if !membership::holds(&membership::latest(&self.nodes), node, shard) => {}
             None => {
-                self.observed.violation(format_args!("read: node {} does not show its {shard} in the calm", node.id))
+                self.observed.violation(format_args!("read: node {} does not show its {shard} in the calm", node.id));
             }
         }
+        None
     }
 
     /// Ends every node; nothing of them is left.

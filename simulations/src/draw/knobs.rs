@@ -7,7 +7,7 @@
 use millpond::limits;
 
 use super::Dice;
-use crate::case::Knobs;
+use crate::case::{Asking, Knobs};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -47,7 +47,13 @@ pub(super) fn draw(dice: &mut Dice) -> Knobs {
         streams: load.streams,
         request_bytes: load.request_bytes,
         pause_ms: load.pause_ms,
+        asking: None,
     }
+}
+
+/// How often clients ask in LogQL.
+pub(super) fn asking(dice: &mut Dice) -> Asking {
+    Asking { pause_ms: dice.edgy(100, 4_000, 500), at_rest: narrow(dice.between(10, 16)) }
 }
 
 /// What the clients do.

@@ -15,6 +15,7 @@ pub(super) enum Rule {
     Linearizable,
     Read,
     Search,
+    Query,
     Count,
     Tail,
 }
@@ -28,6 +29,7 @@ impl fmt::Display for Rule {
             Self::Linearizable => "linearizable",
             Self::Read => "read",
             Self::Search => "search",
+            Self::Query => "query",
             Self::Count => "count",
             Self::Tail => "tail",
         })

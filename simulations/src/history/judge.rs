@@ -7,7 +7,7 @@ use millpond::id::{Offset, ShardId};
 use super::finding::{Findings, Rule};
 use super::line::{After, By, Line};
 use super::settle::settle;
-use super::{Call, Event, Held, History, Outcome, Question, Request, Sent, Tail, counts};
+use super::{Call, Event, Held, History, Outcome, Question, Request, Selected, Sent, Tail, counts};
 
 pub(super) fn judge(history: &History) -> Vec<String> {
     let mut judge = Judge::new(history);
@@ -179,25 +179,39 @@ impl<'a> Judge<'a> {
         let stored = stored(self.history);
         for (began, call) in &self.history.searches {
             let (id, Some((returned, found))) = (call.asked, &call.answer) else { continue };
-            let told = format!("the search for id {id}, from {began} to {returned},");
             if *found > 1 {
-                self.findings.add(Rule::Search, || format!("{told} found it {found} times"));
+                let told = || format!("the search for id {id}, from {began} to {returned}, found it {found} times");
+                self.findings.add(Rule::Search, told);
             }
-            let Some((shard, position)) = self.places.get(&id) else {
-                if *found > 0 {
-                    let told = || format!("{told} found it, but no shard holds it in the end");
-                    self.findings.add(Rule::Search, told);
-                } else if let Some(at) = stored.get(&id).filter(|at| *at < began) {
-                    let told = || format!("{told} did not find it, though it was answered as stored at {at}");
-                    self.findings.add(Rule::Search, told);
+            self.check_found(Rule::Search, id, *found > 0, (*began, *returned), &stored);
+        }
+        for (began, call) in &self.history.queries {
+            let Some((returned, Selected { found, missed })) = &call.answer else { continue };
+            for (ids, shown) in [(found, true), (missed, false)] {
+                for id in ids {
+                    self.check_found(Rule::Query, *id, shown, (*began, *returned), &stored);
                 }
-                continue;
-            };
-            let line = self.lines.get_mut(shard).expect("places are of shards that have a line");
-            match found {
-                0 => line.came_after(*position, *began, After::Unfound),
-                1.. => line.was_there_by(*position, *returned, By::Found { began: *began }),
             }
+        }
+    }
+
+    /// One record that a search or a query showed or did not.
+    fn check_found(&mut self, rule: Rule, id: u64, found: bool, call: (Event, Event), stored: &BTreeMap<u64, Event>) {
+        let (began, returned) = call;
+        let told = |what: &str| format!("the {rule} for id {id}, from {began} to {returned}, {what}");
+        let Some((shard, position)) = self.places.get(&id) else {
+            if found {
+                self.findings.add(rule, || told("found it, but no shard holds it in the end"));
+            } else if let Some(at) = stored.get(&id).filter(|at| **at < began) {
+                self.findings.add(rule, || told(&format!("did not find it, though it was answered as stored at {at}")));
+            }
+            return;
+        };
+        let line = self.lines.get_mut(shard).expect("places are of shards that have a line");
+        if found {
+            line.was_there_by(*position, returned, By::Found { began });
+        } else {
+            line.came_after(*position, began, After::Unfound);
         }
     }
 
@@ -211,9 +225,14 @@ impl<'a> Judge<'a> {
         let mut next = tail.start.clone();
         for shown in &tail.shown {
             let (at, shard, offset, id) = (shown.at, shown.shard, shown.offset, shown.id);
-            let expected = next.insert(shard, Offset(offset.0.saturating_add(1))).unwrap_or_default();
+            let passed = next.insert(shard, Offset(offset.0.saturating_add(1))).unwrap_or_default();
+            let expected = self.next_wanted(tail, shard, passed);
             if offset != expected {
-                let how = if offset > expected { "left out" } else { "went back from" };
+                let how = match offset {
+                    _ if offset > expected => "left out",
+                    _ if offset < passed => "went back from",
+                    _ => "wanted next",
+                };
                 self.findings.add(Rule::Tail, || {
                     format!(
                         "the tail of {opened} {how} offset {expected} of {shard}: at {at} it showed offset {offset}"
@@ -239,6 +258,14 @@ impl<'a> Judge<'a> {
                 });
             }
         }
+    }
+
+    /// The offset of the next record that a tail is to show, from one on.
+    fn next_wanted(&self, tail: &Tail, shard: ShardId, from: Offset) -> Offset {
+        let (Some(wanted), Some(line)) = (&tail.wanted, self.lines.get(&shard)) else { return from };
+        let held = line.records.iter().skip(position(from));
+        let before = held.take_while(|held| !wanted.contains(&held.id)).count() as u64;
+        Offset(from.0.saturating_add(before))
     }
 }
 

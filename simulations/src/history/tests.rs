@@ -499,6 +499,63 @@ fn a_search_that_finds_what_no_shard_holds_in_the_end_is_reported() {
     );
 }
 
+// query
+
+#[test]
+fn a_query_that_shows_all_that_was_there_and_leaves_out_what_came_later_is_sound() {
+    let mut history = History::default();
+    append(&mut history, 1, &[1], Outcome::Stored);
+    let query = history.begin_query();
+    append(&mut history, 1, &[2, 3], Outcome::Stored);
+    history.end_query(query, vec![1, 2], vec![3]);
+    settle(&mut history, &[1, 2, 3]);
+    assert_eq!(check(&history), [""; 0]);
+}
+
+#[test]
+fn a_query_that_leaves_out_what_an_earlier_one_showed_is_reported() {
+    let mut history = History::default();
+    append(&mut history, 1, &[1], Outcome::Maybe);
+    for (found, missed) in [(vec![1], vec![]), (vec![], vec![1])] {
+        let query = history.begin_query();
+        history.end_query(query, found, missed);
+    }
+    settle(&mut history, &[1]);
+    breaks(
+        &history,
+        "linearizable: in shard-0 id 1 at offset 0 came in after event 5 (a search that began then did not find it), \
+         but it was there by event 4 (a search that began at event 3 found it).",
+    );
+}
+
+#[test]
+fn a_query_that_shows_what_no_shard_holds_in_the_end_is_reported() {
+    let mut history = History::default();
+    append(&mut history, 1, &[1], Outcome::Maybe);
+    let query = history.begin_query();
+    history.end_query(query, vec![1], vec![]);
+    settle(&mut history, &[]);
+    breaks(&history, "query: the query for id 1, from event 3 to event 4, found it, but no shard holds it in the end.");
+}
+
+#[test]
+fn a_tail_of_some_records_shows_each_of_them_and_no_other() {
+    let told = |shown: &[u64]| {
+        let mut history = History::default();
+        append(&mut history, 1, &[1, 2, 3, 4, 5], Outcome::Stored);
+        let tail = history.open_tail(BTreeMap::new());
+        shown.iter().for_each(|id| history.tail_showed(tail, SHARD, Offset(id - 1), *id));
+        history.tail_wants(tail, BTreeSet::from([2, 4, 5]));
+        settle(&mut history, &[1, 2, 3, 4, 5]);
+        check(&history)
+    };
+    assert_eq!(told(&[2, 4]), [""; 0]);
+    let tail = "tail: the tail of event 3";
+    assert_eq!(told(&[2, 5]), [format!("{tail} left out offset 3 of shard-0: at event 5 it showed offset 4.")]);
+    assert_eq!(told(&[2, 3]), [format!("{tail} wanted next offset 3 of shard-0: at event 5 it showed offset 2.")]);
+    assert_eq!(told(&[2, 2]), [format!("{tail} went back from offset 3 of shard-0: at event 5 it showed offset 1.")]);
+}
+
 // count
 
 #[test]

@@ -112,11 +112,21 @@ fn compare(
         (Ok(expected), Err(found)) => return Some(format!("it should be\n{}\nand fails: {found}", shown(&expected))),
         (Ok(expected), Ok(found)) => (expected, found),
     };
-    let same = match (&drawn.query, &expected, &found) {
+    differs(records, drawn, &expected, &found)
+}
+
+/// Where one answer is not the other: numbers may be apart in their last digits, and of equal series any may be chosen.
+pub(crate) fn differs<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    drawn: &Drawn,
+    expected: &Answer,
+    found: &Answer,
+) -> Option<String> {
+    let same = match (&drawn.query, expected, found) {
         (_, Answer::Rows(expected), Answer::Rows(found)) => expected == found,
         (_, Answer::Scalar(expected), Answer::Scalar(found)) => near(*expected, *found),
         (Expr::Metric(MetricExpr::Aggregate { op, inner, .. }), _, _) if chooses(*op) => {
-            chosen_alike(records, inner, drawn.ask, &expected, &found)
+            chosen_alike(records, inner, drawn.ask, expected, found)
         }
         (
             Expr::Metric(MetricExpr::Aggregate { op: AggregateOp::Sort | AggregateOp::SortDesc, .. }),
@@ -124,11 +134,11 @@ fn compare(
             Answer::Vector(found_order),
         ) => {
             let values = |series: &[(Set, f64)]| -> Vec<f64> { series.iter().map(|(_, value)| *value).collect() };
-            values(in_order) == values(found_order) && alike(&points(&expected), &points(&found))
+            values(in_order) == values(found_order) && alike(&points(expected), &points(found))
         }
         (_, expected, found) => alike(&points(expected), &points(found)),
     };
-    (!same).then(|| format!("it should be\n{}\nand is\n{}", shown(&expected), shown(&found)))
+    (!same).then(|| format!("it should be\n{}\nand is\n{}", shown(expected), shown(found)))
 }
 
 fn chooses(op: AggregateOp) -> bool {
@@ -136,9 +146,9 @@ fn chooses(op: AggregateOp) -> bool {
 }
 
 /// Values of metric answers by series and point.
-type Points = BTreeMap<(Set, u32), f64>;
+pub(crate) type Points = BTreeMap<(Set, u32), f64>;
 
-fn points(answer: &Answer) -> Points {
+pub(crate) fn points(answer: &Answer) -> Points {
     match answer {
         Answer::Rows(_) => Points::new(),
         Answer::Matrix(series) => {
@@ -150,7 +160,8 @@ fn points(answer: &Answer) -> Points {
     }
 }
 
-fn near(left: f64, right: f64) -> bool {
+/// Whether two numbers are the same but for their last digits.
+pub(crate) fn near(left: f64, right: f64) -> bool {
     left == right
         || (left.is_nan() && right.is_nan())
         || (left - right).abs() <= (left.abs().max(right.abs()) * APART).max(APART_LEAST)
@@ -162,7 +173,13 @@ fn alike(expected: &Points, found: &Points) -> bool {
 }
 
 /// Of equal series any may be chosen: the same values at each point, and each of a series that has it.
-fn chosen_alike(records: &[Record], inner: &MetricExpr, ask: Ask, expected: &Answer, found: &Answer) -> bool {
+fn chosen_alike<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    inner: &MetricExpr,
+    ask: Ask,
+    expected: &Answer,
+    found: &Answer,
+) -> bool {
     let values = |answer: &Answer| {
         let mut values: Vec<(u32, u64)> =
             points(answer).into_iter().map(|((_, point), value)| (point, value.to_bits())).collect();

@@ -145,7 +145,7 @@ fn answer(outcome: Outcome) -> Answer {
 }
 
 /// The labels that an answer folds into the stream: metadata beside a label of its name becomes another.
-fn row(record: AnswerRecord) -> Row {
+pub(crate) fn row(record: AnswerRecord) -> Row {
     let mut labels = set(&record.labels);
     for (name, value) in record.metadata {
         let name = if record.labels.get(&name).is_some() { format!("{name}_extracted") } else { name };

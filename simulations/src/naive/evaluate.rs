@@ -33,13 +33,13 @@ impl Value {
 }
 
 pub(super) struct Evaluator<'a> {
-    records: &'a [Record],
+    records: Vec<&'a Record>,
     /// What each range expression was found to select, by where it is: the same at every time.
     selected: BTreeMap<*const RangeExpr, Vec<Sample>>,
 }
 
 impl<'a> Evaluator<'a> {
-    pub(super) fn new(records: &'a [Record]) -> Self {
+    pub(super) fn new(records: Vec<&'a Record>) -> Self {
         Self { records, selected: BTreeMap::new() }
     }
 
@@ -48,8 +48,7 @@ impl<'a> Evaluator<'a> {
             MetricExpr::Number(number) => Value::Scalar(*number),
             MetricExpr::Vector(number) => Value::Vector(vec![(Set::new(), *number)]),
             MetricExpr::Range(range) => {
-                let records = self.records;
-                let samples = self.selected.entry(range).or_insert_with(|| samples(records, range));
+                let samples = self.selected.entry(range).or_insert_with(|| samples(&self.records, range));
                 Value::Vector(ranged(range, samples, time)?)
             }
             MetricExpr::Aggregate { op, parameter, grouping, inner } => {

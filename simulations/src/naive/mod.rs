@@ -18,7 +18,9 @@ mod texts;
 
 use std::collections::BTreeMap;
 
-use millpond::query::ast::{Expr, MatchOp, Matcher};
+use millpond::query::ast::{Expr, LogExpr, MatchOp, Matcher};
+
+pub(crate) use engine::row;
 
 use evaluate::Evaluator;
 use pipeline::Entry;
@@ -88,15 +90,21 @@ pub enum Failure {
     LogsAtInstant,
 }
 
+/// What a log query makes of one record, its labels and its line; `None` where it leaves the record out.
+pub fn passed(record: &Record, logs: &LogExpr) -> Option<(Set, String)> {
+    Entry::select(record, logs).map(|entry| (entry.labels(), entry.line))
+}
+
 /// The answer to a query over all there is.
-pub fn answer(records: &[Record], query: &Expr, ask: Ask) -> Result<Answer, Failure> {
+pub fn answer<'a>(records: impl IntoIterator<Item = &'a Record>, query: &Expr, ask: Ask) -> Result<Answer, Failure> {
+    let records = records.into_iter();
     match (query, ask) {
         (Expr::Logs(_), Ask::Instant(_)) => Err(Failure::LogsAtInstant),
         (Expr::Logs(logs), Ask::Range { start, end, limit, forward, .. }) => {
             let mut rows: Vec<Row> = Vec::new();
-            for record in records.iter().filter(|record| (start..end).contains(&record.timestamp)) {
-                if let Some(entry) = Entry::select(record, logs) {
-                    rows.push((record.timestamp, record.place, entry.labels(), entry.line));
+            for record in records.filter(|record| (start..end).contains(&record.timestamp)) {
+                if let Some((labels, line)) = passed(record, logs) {
+                    rows.push((record.timestamp, record.place, labels, line));
                 }
             }
             rows.sort_by_key(|row| (row.0, row.1));
@@ -106,9 +114,11 @@ pub fn answer(records: &[Record], query: &Expr, ask: Ask) -> Result<Answer, Fail
             rows.truncate(limit);
             Ok(Answer::Rows(rows))
         }
-        (Expr::Metric(expr), Ask::Instant(time)) => Evaluator::new(records).at(expr, time).map(evaluate::Value::answer),
+        (Expr::Metric(expr), Ask::Instant(time)) => {
+            Evaluator::new(records.collect()).at(expr, time).map(evaluate::Value::answer)
+        }
         (Expr::Metric(expr), Ask::Range { start, end, step, .. }) => {
-            let mut evaluator = Evaluator::new(records);
+            let mut evaluator = Evaluator::new(records.collect());
             let mut matrix: BTreeMap<Set, Vec<(u32, f64)>> = BTreeMap::new();
             for (point, time) in (0..).zip((start..=end).step_by(usize::try_from(step).expect("above zero"))) {
                 for (labels, value) in evaluator.at(expr, time)?.series() {

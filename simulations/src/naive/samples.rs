@@ -19,7 +19,7 @@ pub(super) struct Sample {
 }
 
 /// Every record that passes, in the order of time.
-pub(super) fn samples(records: &[Record], range: &RangeExpr) -> Vec<Sample> {
+pub(super) fn samples(records: &[&Record], range: &RangeExpr) -> Vec<Sample> {
     let sample = |record: &Record| {
         let mut entry = Entry::select(record, &range.logs)?;
         let value = match &range.unwrap {
@@ -30,7 +30,7 @@ pub(super) fn samples(records: &[Record], range: &RangeExpr) -> Vec<Sample> {
         let (timestamp, place, bytes) = (record.timestamp, record.place, entry.line.len() as f64);
         Some(Sample { timestamp, place, series, value, bytes, failed: entry.has_error() })
     };
-    let mut samples: Vec<Sample> = records.iter().filter_map(sample).collect();
+    let mut samples: Vec<Sample> = records.iter().copied().filter_map(sample).collect();
     samples.sort_by_key(|sample| (sample.timestamp, sample.place));
     samples
 }
