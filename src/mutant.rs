@@ -207,7 +207,7 @@ pub const NAMES: &[&str] = &[
     "late-records-passed-over",
 ];
 
-/// Those of [`NAMES`] that are at work where a query is answered: the naive evaluator finds them, not a cluster's oracles.
+/// Those of [`NAMES`] that are at work where a query is answered: the naive evaluator finds them without a cluster, too.
 pub const OF_QUERIES: &[&str] = NAMES.split_at(ExtractedOverStored as usize).1;
 
 /// No mutant has this name.

@@ -6,7 +6,7 @@ use millpond::query::ast::{Expr, LogExpr, MetricExpr};
 
 use super::{Found, Heard, Question, RANGE, Stream, What};
 use crate::naive::check::{differs, near, points};
-use crate::naive::{Answer, Ask, Failure, Record, Set, answer, passed};
+use crate::naive::{Answer, Ask, Failure, Record, Set, answer, is_of, passed};
 
 /// What is known of the records when an answer has come.
 pub struct Known<'a> {
@@ -261,32 +261,27 @@ fn there_is(what: &What, heard: &Heard, known: &Known<'_>) -> Result<Judged, Str
     let possible = || known.records.iter().map(|(record, _)| *record);
     match (what, &heard.found) {
         (What::Names | What::Values(_), Found::Texts(found)) => {
-            let texts = |record: &Record| -> Vec<String> {
-                match what {
-                    What::Values(name) => record.labels.get(name).cloned().into_iter().collect(),
-                    What::Names | What::Query { .. } | What::Series(_) | What::Volume(_) => {
-                        record.labels.keys().cloned().collect()
-                    }
-                }
+            let texts = |streams: BTreeSet<&Set>| -> BTreeSet<String> {
+                let texts = streams.into_iter().flat_map(|labels| match what {
+                    What::Values(name) => labels.get(name).into_iter().collect::<Vec<_>>(),
+                    What::Names | What::Query { .. } | What::Series(_) | What::Volume(_) => labels.keys().collect(),
+                });
+                texts.cloned().collect()
             };
-            lies_between(
-                certain().flat_map(texts).collect(),
-                found,
-                possible().flat_map(texts).collect(),
-                heard.partial,
-            )
+            let (least, most) = (streams(certain()), streams(possible()));
+            lies_between(&texts(least), found, &texts(most), heard.partial)
         }
         (What::Series(selector), Found::Series(found)) => {
-            let streams = self::selector(selector);
-            let labels = |record: &Record| passed(record, &streams).map(|_| record.labels.clone());
-            let least = certain().filter_map(labels).collect();
-            lies_between(least, found, possible().filter_map(labels).collect(), heard.partial)
+            let logs = self::selector(selector);
+            let least = streams(certain().filter(|record| is_of(record, &logs)));
+            let most = streams(possible().filter(|record| is_of(record, &logs)));
+            lies_between(&least, &found.iter().collect(), &most, heard.partial)
         }
         (What::Volume(selector), Found::Numbers(found)) => {
             let nothing = Answer::Vector(Vec::new());
-            let streams = self::selector(selector);
-            let least = if heard.partial { nothing } else { volume(certain(), &streams) };
-            within(&least, Ok(&volume(possible(), &streams)), found)
+            let logs = self::selector(selector);
+            let least = if heard.partial { nothing } else { volume(certain(), &logs) };
+            within(&least, Ok(&volume(possible(), &logs)), found)
         }
         (_, found) => Err(format!("it is of another kind: {found:?}")),
     }
@@ -299,10 +294,14 @@ fn selector(text: &str) -> LogExpr {
     }
 }
 
+fn streams<'a>(records: impl Iterator<Item = &'a Record>) -> BTreeSet<&'a Set> {
+    records.map(|record| &record.labels).collect()
+}
+
 /// Bytes of lines and metadata by client.
-fn volume<'a>(records: impl Iterator<Item = &'a Record>, streams: &LogExpr) -> Answer {
+fn volume<'a>(records: impl Iterator<Item = &'a Record>, logs: &LogExpr) -> Answer {
     let mut bytes: BTreeMap<Set, f64> = BTreeMap::new();
-    for record in records.filter(|record| passed(record, streams).is_some()) {
+    for record in records.filter(|record| is_of(record, logs)) {
         let beside: usize = record.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
         let series = record.labels.iter().filter(|(name, _)| *name == "client");
         let series: Set = series.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -312,15 +311,15 @@ fn volume<'a>(records: impl Iterator<Item = &'a Record>, streams: &LogExpr) -> A
 }
 
 fn lies_between<T: Ord + std::fmt::Debug>(
-    least: BTreeSet<T>,
+    least: &BTreeSet<T>,
     found: &BTreeSet<T>,
-    most: BTreeSet<T>,
+    most: &BTreeSet<T>,
     partial: bool,
 ) -> Result<Judged, String> {
     if let Some(missing) = least.difference(found).next().filter(|_| !partial) {
         return Err(format!("it lacks {missing:?}"));
     }
-    match found.difference(&most).next() {
+    match found.difference(most).next() {
         Some(strange) => Err(format!("it holds {strange:?}, which nobody sent")),
         None => Ok(Judged::default()),
     }

@@ -47,7 +47,9 @@ fn said(question: &Question, body: &Value, records: &[Record], open: usize) -> R
     let heard = heard(question, body.to_string().as_bytes()).expect("an answer to the question");
     let certain = records.len() - open;
     let records = records.iter().enumerate().map(|(at, record)| (record, at < certain)).collect();
-    judge(question, Ok(&heard), &Known { records, placed: false })
+    let mut judged = judge(question, Ok(&heard), &Known { records, placed: false })?;
+    judged.found.sort_unstable();
+    Ok(judged)
 }
 
 #[test]

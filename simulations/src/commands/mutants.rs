@@ -15,16 +15,21 @@ use crate::children::{ChildrenArgs, Verdict};
 use crate::failure;
 
 #[cfg(feature = "mutants")]
-use millpond::mutant::{NAMES, OF_QUERIES};
+use millpond::mutant::NAMES;
 /// Without the feature nothing is planted anywhere.
 #[cfg(not(feature = "mutants"))]
 const NAMES: &[&str] = &[];
-#[cfg(not(feature = "mutants"))]
-const OF_QUERIES: &[&str] = &[];
 
 /// Of `--fast`: each is found early, and each by another oracle.
-const FAST: [&str; 6] =
-    ["ack-before-sync", "key-without-part", "missing-shard-left-out", "offsets-reused", "tail-skips", "term-at-trim"];
+const FAST: [&str; 7] = [
+    "ack-before-sync",
+    "key-without-part",
+    "late-records-passed-over",
+    "missing-shard-left-out",
+    "offsets-reused",
+    "tail-skips",
+    "term-at-trim",
+];
 const HOW_TO_BUILD: &str = "build with `cargo run -p millpond-simulations --features mutants -- mutants`";
 /// Seeds of `--fast`.
 const FAST_SEEDS_MAX: u64 = 40;
@@ -78,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             vec![name]
         }
         None if args.fast => FAST.to_vec(),
-        None => NAMES.iter().copied().filter(|name| !OF_QUERIES.contains(name)).collect(),
+        None => NAMES.to_vec(),
     };
     let seeds_max = if args.fast { args.seeds_max.min(FAST_SEEDS_MAX) } else { args.seeds_max };
     let mut hunt = Hunt { args, seeds_max, holds: BTreeMap::new() };

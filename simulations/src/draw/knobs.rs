@@ -53,7 +53,7 @@ pub(super) fn draw(dice: &mut Dice) -> Knobs {
 
 /// How often clients ask in LogQL.
 pub(super) fn asking(dice: &mut Dice) -> Asking {
-    Asking { pause_ms: dice.edgy(100, 4_000, 500), at_rest: narrow(dice.between(10, 16)) }
+    Asking { pause_ms: dice.edgy(300, 4_000, 1_000), at_rest: narrow(dice.between(10, 14)) }
 }
 
 /// What the clients do.

@@ -90,6 +90,12 @@ pub enum Failure {
     LogsAtInstant,
 }
 
+/// Whether a record is of a stream that a query selects.
+pub fn is_of(record: &Record, logs: &LogExpr) -> bool {
+    let value = |name: &str| record.labels.get(name).map_or("", String::as_str);
+    logs.matchers.iter().all(|matcher| fits(matcher, value(&matcher.name)))
+}
+
 /// What a log query makes of one record, its labels and its line; `None` where it leaves the record out.
 pub fn passed(record: &Record, logs: &LogExpr) -> Option<(Set, String)> {
     Entry::select(record, logs).map(|entry| (entry.labels(), entry.line))

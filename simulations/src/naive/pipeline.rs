@@ -7,7 +7,7 @@ use millpond::query::ast::{
 
 use super::parsers::{Json, logfmt};
 use super::texts::{addresses, bytes, captures, duration, is_within, number, regex};
-use super::{Record, Set, fits, template};
+use super::{Record, Set, fits, is_of, template};
 
 const ERROR: &str = "__error__";
 
@@ -27,8 +27,7 @@ pub(super) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The record as the pipeline leaves it; `None` where it is not of the streams or is filtered out.
     pub(super) fn select(record: &'a Record, logs: &LogExpr) -> Option<Self> {
-        let value = |name: &str| record.labels.get(name).map_or("", String::as_str);
-        if !logs.matchers.iter().all(|matcher| fits(matcher, value(&matcher.name))) {
+        if !is_of(record, logs) {
             return None;
         }
         let mut labels = record.labels.clone();
