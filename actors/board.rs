@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::heads::Heads;
 use crate::metadata::Leadership;
 use crate::replica::ReplicaMessage;
 use crate::supervision::Address;
@@ -250,9 +251,13 @@ impl Board {
         self.seat(shard)?.borrow().standing.leader
     }
 
-    /// Raw bytes in the heads of all shards here.
-    pub fn head_bytes(&self) -> u64 {
-        self.seats.iter().map(|seat| seat.borrow().standing.head_bytes).sum()
+    /// The heads of all shards here together.
+    pub fn heads(&self) -> Heads {
+        self.seats.iter().fold(Heads::default(), |heads, seat| {
+            let Seat { standing, .. } = &*seat.borrow();
+            let replicas = heads.replicas + u64::from(standing.replica.is_some());
+            Heads { replicas, bytes: heads.bytes + standing.head_bytes }
+        })
     }
 
     /// How all shards stand here, the metadata group left out, by number.

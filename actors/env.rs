@@ -29,15 +29,21 @@ pub trait Random: Send + Sync + fmt::Debug {
 pub enum Lane {
     /// The node's one log thread: writes and syncs of the WAL, in the order they were handed over.
     Log,
-    /// A pool: decoding, encoding, sealing, scanning.
+    /// A pool for what a client waits for: decoding, encoding, scanning.
     Work,
+    /// A pool for heads that become segments. It takes long, and memory waits for it.
+    Seal,
+    /// A pool for snapshots, after which a head lets go of what was sealed: never behind the next heads.
+    Snapshot,
+    /// A pool for all other work on the files of groups: restoring, copying, reading through, removing.
+    Files,
 }
 
 /// Runs work that blocks, off the asynchronous threads. The work sends its own result, as a message.
 pub trait Blocking: Send + Sync + fmt::Debug {
     /// Hands the work over and returns at once.
     fn run(&self, lane: Lane, work: Box<dyn FnOnce() + Send>);
-    /// How much work of the pool runs at once, at least one.
+    /// How much work of a pool runs at once, at least one.
     fn workers(&self) -> usize;
 }
 

@@ -9,6 +9,7 @@ pub mod disk_watch;
 pub mod env;
 pub mod folder;
 pub mod govern;
+pub mod heads;
 pub mod inbound;
 pub mod ingest;
 pub mod input;

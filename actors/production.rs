@@ -32,17 +32,26 @@ impl Random for MachineRandom {
     }
 }
 
-/// One log thread, and tokio's blocking threads for the rest, at most so many at once.
+/// One log thread, and tokio's blocking threads for the rest, of each pool at most so many at once.
 #[derive(Debug)]
 pub struct MachineThreads {
     log: Mutex<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     count: usize,
-    workers: Arc<Semaphore>,
+    pools: Pools,
     runtime: tokio::runtime::Handle,
 }
 
+/// Places of the pools. One that has much to do takes no place of another; the machine's cores they share.
+#[derive(Debug)]
+struct Pools {
+    work: Arc<Semaphore>,
+    seal: Arc<Semaphore>,
+    snapshot: Arc<Semaphore>,
+    files: Arc<Semaphore>,
+}
+
 impl MachineThreads {
-    /// Starts the log thread; the pool has as many workers as the machine has cores.
+    /// Starts the log thread; each pool has as many places as the machine has cores.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -53,8 +62,23 @@ impl MachineThreads {
             jobs.iter().for_each(|job| job());
         })?;
         let count = std::thread::available_parallelism().map_or(2, usize::from);
-        let workers = Arc::new(Semaphore::new(count));
-        Ok(Self { log: Mutex::new(log), count, workers, runtime: tokio::runtime::Handle::current() })
+        let pool = || Arc::new(Semaphore::new(count));
+        let pools = Pools { work: pool(), seal: pool(), snapshot: pool(), files: pool() };
+        Ok(Self { log: Mutex::new(log), count, pools, runtime: tokio::runtime::Handle::current() })
+    }
+
+    fn run_in(&self, pool: &Arc<Semaphore>, work: Box<dyn FnOnce() + Send>) {
+        let pool = Arc::clone(pool);
+        self.runtime.spawn(async move {
+            let place = pool.acquire_owned().await.expect("it is never closed");
+            let done = tokio::task::spawn_blocking(move || {
+                work();
+                drop(place);
+            });
+            if let Err(error) = done.await {
+                tracing::error!(%error, "work on a worker thread panicked; who waits for it hears nothing");
+            }
+        });
     }
 }
 
@@ -82,19 +106,10 @@ impl Blocking for MachineThreads {
                 // The channel closes only when the log thread has panicked, and that ends the process.
                 let _ = log.send(work);
             }
-            Lane::Work => {
-                let workers = Arc::clone(&self.workers);
-                self.runtime.spawn(async move {
-                    let worker = workers.acquire_owned().await.expect("it is never closed");
-                    let done = tokio::task::spawn_blocking(move || {
-                        work();
-                        drop(worker);
-                    });
-                    if let Err(error) = done.await {
-                        tracing::error!(%error, "work on a worker thread panicked; who waits for it hears nothing");
-                    }
-                });
-            }
+            Lane::Work => self.run_in(&self.pools.work, work),
+            Lane::Seal => self.run_in(&self.pools.seal, work),
+            Lane::Snapshot => self.run_in(&self.pools.snapshot, work),
+            Lane::Files => self.run_in(&self.pools.files, work),
         }
     }
 }

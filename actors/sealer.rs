@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use millpond::id::ShardId;
 
-use crate::env::Env;
+use crate::env::{Env, Lane};
 use crate::folder::Folder;
 use crate::machine::SealWork;
 use crate::metrics::Metrics;
@@ -71,7 +71,7 @@ impl Actor for Sealer {
         myself.detail("sealing through", work.through());
         let (disk, metrics) = (Arc::clone(&state.env.disk), Arc::clone(&state.metrics));
         let shard = state.shard;
-        state.folder.run(&state.env, &reply, "sealing", move || {
+        state.folder.run(&state.env, Lane::Seal, &reply, "sealing", move || {
             let started = tokio::time::Instant::now();
             let through = work.through();
             let outcome = work.write_segment(&disk);

@@ -2,7 +2,7 @@
 //!
 //! Parent: `node`. It looks at what the cluster asks for whenever that changes: a replica that is new here is put on the
 //! roster, durably, before it starts; one that is gone is struck off it, then stopped, and its log and files are removed.
-//! It gives every replica its tick, and has the fullest head sealed when the heads of the node outgrow their budget. A
+//! It gives every replica its tick, and has the fullest heads sealed when those of the node outgrow their budget. A
 //! restart starts its shards anew and goes on clearing; they lose nothing.
 
 use std::cell::LazyCell;
@@ -19,6 +19,7 @@ use millpond::storage::copy;
 use crate::board::Standing as SeatStanding;
 use crate::env::End;
 use crate::folder::Folder;
+use crate::heads::{Budget, Head};
 use crate::log_writer::LogWriterMessage;
 use crate::registry::SharedRegistry;
 use crate::replica::{ReplicaActor, ReplicaArguments, ReplicaMessage};
@@ -316,20 +317,28 @@ impl ShardsState {
         Ok(())
     }
 
-    /// Past the node's budget the fullest head that this node may seal is sealed.
+    /// Past the node's budget the fullest heads that this node may seal are sealed.
     fn relieve_memory(&self) {
-        let standings = self.site.board.standings();
-        let total: u64 = standings.iter().map(|standing| standing.head_bytes).sum();
-        if total <= self.site.config.node.limits.head_bytes_max.0 {
-            return;
-        }
-        let led = standings.iter().filter(|standing| standing.leader == Some(self.site.env.node));
-        if let Some(fullest) = led.max_by_key(|standing| standing.unsealed_bytes)
-            && let Some(replica) = self.site.board.replica(fullest.shard)
-        {
-            let _ = replica.cast(ReplicaMessage::Seal { let_go: false });
+        let held = self.site.board.standings().into_iter().filter(|standing| standing.replica.is_some());
+        let head = |standing: SeatStanding| Head {
+            shard: standing.shard,
+            led: standing.leader == Some(self.site.env.node),
+            unsealed: standing.unsealed_bytes,
+            sealing: standing.head_bytes - standing.unsealed_bytes,
+        };
+        let heads: Vec<Head> = held.map(head).collect();
+        for shard in budget(&self.site).cut(&heads) {
+            if let Some(replica) = self.site.board.replica(shard) {
+                let _ = replica.cast(ReplicaMessage::Seal { let_go: false });
+            }
         }
     }
+}
+
+/// What the heads of this node may take.
+fn budget(site: &Site) -> Budget {
+    let limits = &site.config.node.limits;
+    Budget::new(limits.head_bytes_max.0, limits.sealing_bytes_max.0)
 }
 
 /// The replicas of shards that the cluster asks of this node.
@@ -409,7 +418,7 @@ pub fn replica_spec(site: &Site, group: Group, folder: &Folder) -> ChildSpec {
         let sealer = (shard != ShardId::METADATA).then(|| site.tree.seat(&format!("{shard}/sealer"), Some(&parent)));
         let arguments = ReplicaArguments {
             group: group.clone(),
-            head_bytes_max: site.config.node.limits.head_bytes_max.0,
+            budget: budget(&site),
             folder: folder.clone(),
             head_age_max: site.config.node.limits.head_age_max.0,
             retention: Arc::new(site.config.cluster.retention.policy(site.board.shards())),

@@ -13,7 +13,7 @@ use millpond::limits;
 use millpond::storage::segment::{self, SegmentError};
 use tokio::task::JoinHandle;
 
-use crate::env::Env;
+use crate::env::{Env, Lane};
 use crate::folder::Folder;
 use crate::machine::SealWork;
 use crate::replica::{ReplicaMessage, Stage};
@@ -112,7 +112,7 @@ impl Actor for Snapshotter {
                     }
                     ReplicaMessage::SnapshotWritten { through, outcome }
                 };
-                state.arguments.folder.run(&state.arguments.env, &reply, "writing a snapshot", write);
+                state.arguments.folder.run(&state.arguments.env, Lane::Snapshot, &reply, "writing a snapshot", write);
             }
             SnapshotterMessage::Remove { shard, first } => {
                 let removed = move || {

@@ -241,6 +241,8 @@ pub struct LimitsFile {
     pub wal_bytes_max: Option<ByteSize>,
     /// See [`Limits::head_bytes_max`].
     pub head_bytes_max: Option<ByteSize>,
+    /// See [`Limits::sealing_bytes_max`].
+    pub sealing_bytes_max: Option<ByteSize>,
     /// See [`Limits::head_age_max`].
     pub head_age_max: Option<Span>,
     /// See [`Limits::connections_max`].
@@ -338,6 +340,9 @@ pub struct Limits {
     pub wal_bytes_max: ByteSize,
     /// Head bytes of all shards of the node, raw; past it the fullest is sealed.
     pub head_bytes_max: ByteSize,
+    /// Bytes of those that are cut and being sealed, raw, of which as many as `head_bytes_max` count; past both together the
+    /// node holds back what clients send.
+    pub sealing_bytes_max: ByteSize,
     /// Age, in shard time, at which a head is sealed although small.
     pub head_age_max: Span,
     /// Connections that the HTTP listener serves at once.
@@ -594,6 +599,8 @@ impl LimitsFile {
         within(file, "limits.wal_bytes_max", wal, 4 * segment, u64::MAX)?;
         let head = self.head_bytes_max.map_or(limits::HEAD_BYTES_MAX as u64, |size| size.0);
         within(file, "limits.head_bytes_max", head, limits::BLOCK_FRAME_RAW_BYTES_MAX as u64, u64::MAX)?;
+        let sealing = self.sealing_bytes_max.map_or(limits::SEALING_BYTES_MAX as u64, |size| size.0);
+        within(file, "limits.sealing_bytes_max", sealing, limits::BLOCK_FRAME_RAW_BYTES_MAX as u64, u64::MAX)?;
         let age = self.head_age_max.map_or(limits::HEAD_AGE_MAX, |span| span.0);
         within(file, "limits.head_age_max (ms)", millis(age), 1_000, millis(limits::KEY_LIFE))?;
         let connections = self.connections_max.unwrap_or(limits::CONNECTIONS_MAX as u64);
@@ -605,6 +612,7 @@ impl LimitsFile {
             wal_segment_bytes: ByteSize(segment),
             wal_bytes_max: ByteSize(wal),
             head_bytes_max: ByteSize(head),
+            sealing_bytes_max: ByteSize(sealing),
             head_age_max: Span(age),
             connections_max: within(file, "limits.connections_max", connections, 1, 1 << 20)?,
             queries_running_max: within(file, "limits.queries_running_max", queries, 1, 1 << 10)?,

@@ -275,6 +275,17 @@ pub const WAL_RESERVE_OP_BYTES_MAX: u64 = 4 * KIB as u64;
 pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
 /// Head bytes of all shards of a node, raw; past it the fullest is sealed.
 pub const HEAD_BYTES_MAX: usize = 128 * MIB;
+/// Raw bytes of heads that are cut and not yet in registered segments, of one node: several heads for each thread that seals,
+/// and half of what waits to be cut. At it no further head is cut for want of memory; where all heads outgrow
+/// `HEAD_BYTES_MAX` and this, what clients send is held back, and refused once they do by as much again.
+pub const SEALING_BYTES_MAX: usize = 64 * MIB;
+/// Encoded bytes that a node takes in a second, all its replicas together, where the next would be refused for want of memory,
+/// and the more the further it is from there: any machine seals as much.
+pub const HELD_BACK_BYTES_PER_SECOND: u64 = 4 * MIB as u64;
+/// How long an entry is held back; one that would have to wait for longer is refused, and sent again.
+pub const HELD_BACK_MAX: Duration = Duration::from_secs(1);
+/// The wait before an entry that a leader had no room for is sent again.
+pub const BUSY_RETRY: Duration = Duration::from_millis(200);
 /// The wait before a seal that a full disk refused is tried again.
 pub const SEAL_RETRY: Duration = Duration::from_secs(5);
 /// Age, in shard time, at which a head is sealed although small.
@@ -610,6 +621,9 @@ const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
 const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
 const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
+const _: () = assert!(SEALING_BYTES_MAX <= HEAD_BYTES_MAX);
+const _: () = assert!(HELD_BACK_MAX.as_millis() * 2 < FORWARD_DEADLINE.as_millis());
+const _: () = assert!(HELD_BACK_MAX.as_millis() + BUSY_RETRY.as_millis() < UNAVAILABLE_AFTER.as_millis());
 const _: () = assert!(BLOCK_INFLATED_BYTES_MAX >= 4 * BLOCK_RAW_BYTES + BLOCK_ROWS_MAX * 40);
 const _: () = assert!(WAL_RESERVE_BYTES >= 2 * WAL_PIN_BYTES_MAX);
 const _: () = assert!(WAL_RESERVE_BYTES > WAL_GROUP_BYTES_MAX as u64 + MIB as u64);

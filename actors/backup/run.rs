@@ -322,7 +322,7 @@ impl Source<'_> {
         let (site, node) = (self.site.clone(), self.leader);
         // Who no longer waits has given the backup up.
         let work = move || drop(reply.send(source::piece(&site, node, request)));
-        self.site.env.blocking.run(Lane::Work, Box::new(work));
+        self.site.env.blocking.run(Lane::Files, Box::new(work));
         let piece = piece.await.map_err(|_| Hitch::Again("reading a file panicked".to_owned()))?;
         piece.map_err(|refusal| Hitch::Again(said(refusal)))
     }

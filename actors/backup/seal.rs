@@ -64,7 +64,7 @@ pub async fn sealed(site: &Site, from: NodeId, shard: ShardId) -> Result<Sealed,
     let here = site.clone();
     // Dropped by a panic, the sender says so.
     let work = move || drop(reply.send(source::newest(&here, from, Purpose::Backup, shard)));
-    site.env.blocking.run(Lane::Work, Box::new(work));
+    site.env.blocking.run(Lane::Files, Box::new(work));
     let manifest = manifest.await.map_err(|_| Refusal::Failed("reading the newest snapshot panicked".to_owned()))??;
     Ok(Sealed { end, manifest: Some(ByteBuf::from(manifest.encode().to_vec())) })
 }

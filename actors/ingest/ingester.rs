@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use millpond::id::{NodeId, Offset, ShardId};
@@ -106,8 +107,46 @@ struct Request {
 struct Lane {
     waiting: BTreeMap<u64, (u64, SubBatch)>,
     in_flight: usize,
-    /// Set when an entry came back: not before then, and since when nothing landed.
-    trouble: Option<(Instant, Instant)>,
+    /// Set when an entry came back.
+    trouble: Option<Trouble>,
+}
+
+/// Why the next entry of a lane waits.
+#[derive(Clone, Copy)]
+struct Trouble {
+    /// It waits until then.
+    not_before: Instant,
+    /// Nothing landed since then.
+    since: Instant,
+    /// What the last entry that came back ran into.
+    hitch: Hitch,
+}
+
+/// What an entry ran into that came back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hitch {
+    /// Nobody leads, as far as is known, or whoever did was not heard from.
+    NoLeader,
+    /// The leader has no room for it.
+    Busy,
+}
+
+impl Hitch {
+    /// How long the next entry waits.
+    fn wait(self) -> Duration {
+        match self {
+            Self::NoLeader => LEADER_POLL,
+            Self::Busy => limits::BUSY_RETRY,
+        }
+    }
+
+    /// The same for a client.
+    fn why(self) -> &'static str {
+        match self {
+            Self::NoLeader => "a shard has no leader that a majority follows; send the request again, whole",
+            Self::Busy => "the leader of a shard has no room now; slow down, and send the request again, whole",
+        }
+    }
 }
 
 /// An entry whose outcome is open.
@@ -215,12 +254,12 @@ impl IngesterState {
         let knobs = self.arguments.env.knobs;
         loop {
             let Some(lane) = self.lanes.get_mut(&shard) else { return };
-            let blocked = lane.trouble.is_some_and(|(not_before, _)| Instant::now() < not_before);
+            let blocked = lane.trouble.is_some_and(|trouble| Instant::now() < trouble.not_before);
             if lane.waiting.is_empty() || lane.in_flight >= knobs.entries_in_flight_max || blocked {
                 return;
             }
             let Some(leader) = self.arguments.board.leader(shard) else {
-                lane.hold();
+                lane.hold(Hitch::NoLeader);
                 return;
             };
             let carried = lane.take_entry(knobs.entry_bytes_max);
@@ -266,9 +305,12 @@ impl IngesterState {
             AppendOutcome::Applied(_)
             | AppendOutcome::Governed(_)
             | AppendOutcome::NotLeader(_)
-            | AppendOutcome::Busy
             | AppendOutcome::Unknown => {
-                self.put_back(shard, carried);
+                self.put_back(shard, carried, Hitch::NoLeader);
+                return;
+            }
+            AppendOutcome::Busy => {
+                self.put_back(shard, carried, Hitch::Busy);
                 return;
             }
         };
@@ -292,20 +334,20 @@ impl IngesterState {
             }
         }
         if !again.is_empty() {
-            self.put_back(shard, again);
+            self.put_back(shard, again, Hitch::NoLeader);
         }
         self.pump(shard);
     }
 
     /// Puts what came back into its old place, to be sent again a little later.
-    fn put_back(&mut self, shard: ShardId, carried: Vec<(u64, u64, SubBatch)>) {
+    fn put_back(&mut self, shard: ShardId, carried: Vec<(u64, u64, SubBatch)>, hitch: Hitch) {
         let lane = self.lanes.get_mut(&shard).expect("a lane outlives its flights");
         for (place, request, part) in carried {
             if self.requests.contains_key(&request) {
                 lane.waiting.insert(place, (request, part));
             }
         }
-        lane.hold();
+        lane.hold(hitch);
     }
 
     /// One part of a request has its outcome; the request is answered with its last.
@@ -342,16 +384,18 @@ impl IngesterState {
     fn tick(&mut self) {
         self.ticking = false;
         let now = Instant::now();
-        let stuck: BTreeSet<ShardId> = self.lanes.iter().filter(|(_, lane)| lane.is_stuck(now)).map(|l| *l.0).collect();
+        let stuck: BTreeMap<ShardId, Hitch> =
+            self.lanes.iter().filter_map(|(shard, lane)| Some((*shard, lane.stuck(now)?))).collect();
         let late: Vec<(u64, Verdict)> = self
             .requests
             .iter()
             .filter_map(|(request, open)| {
                 let age = now - open.since;
-                let unavailable = age >= limits::UNAVAILABLE_AFTER && !open.shards.is_disjoint(&stuck);
-                let why = "a shard has no leader that a majority follows; send the request again, whole";
-                let verdict = if unavailable { Verdict::Unavailable(why) } else { Verdict::TimedOut };
-                (unavailable || age >= limits::INGEST_DEADLINE).then_some((*request, verdict))
+                let hitch = open.shards.iter().find_map(|shard| stuck.get(shard));
+                match hitch.filter(|_| age >= limits::UNAVAILABLE_AFTER) {
+                    Some(hitch) => Some((*request, Verdict::Unavailable(hitch.why()))),
+                    None => (age >= limits::INGEST_DEADLINE).then_some((*request, Verdict::TimedOut)),
+                }
             })
             .collect();
         for (request, verdict) in late {
@@ -399,15 +443,16 @@ impl Flight {
 
 impl Lane {
     /// Waits a little before the next entry, and remembers since when nothing landed.
-    fn hold(&mut self) {
+    fn hold(&mut self, hitch: Hitch) {
         let now = Instant::now();
-        let since = self.trouble.map_or(now, |(_, since)| since);
-        self.trouble = Some((now + LEADER_POLL, since));
+        let since = self.trouble.map_or(now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { not_before: now + hitch.wait(), since, hitch });
     }
 
-    /// Nothing landed for as long as a client is made to wait for a new leader.
-    fn is_stuck(&self, now: Instant) -> bool {
-        self.trouble.is_some_and(|(_, since)| now - since >= limits::UNAVAILABLE_AFTER / 2)
+    /// Why nothing landed for as long as a client is made to wait for a new leader, where that is so.
+    fn stuck(&self, now: Instant) -> Option<Hitch> {
+        let trouble = self.trouble.filter(|trouble| now - trouble.since >= limits::UNAVAILABLE_AFTER / 2);
+        trouble.map(|trouble| trouble.hitch)
     }
 
     /// The oldest parts that fit into one entry of so many bytes, at least one.

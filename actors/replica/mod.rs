@@ -32,8 +32,9 @@ use tokio::time::Instant;
 
 use crate::append::{AppendOutcome, AppendReply};
 use crate::board::{Board, Phase, Standing};
-use crate::env::Env;
+use crate::env::{Env, Lane};
 use crate::folder::Folder;
+use crate::heads::{Admission, Budget, Pace};
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
 use crate::machine::{Machine, MachineError, Origin, Written};
@@ -83,6 +84,13 @@ pub enum ReplicaMessage {
     },
     /// Propose an encoded command; the answer comes when it is applied here.
     Append {
+        /// The command.
+        payload: Bytes,
+        /// Who asked.
+        reply: AppendReply,
+    },
+    /// The same of one that was held back for a while.
+    Held {
         /// The command.
         payload: Bytes,
         /// Who asked.
@@ -168,8 +176,8 @@ pub struct ReplicaArguments {
     /// The group, and this replica. The one that leads first stands for election at once where nobody led yet, so that
     /// leaders are spread from the start.
     pub group: Group,
-    /// Raw bytes of the heads of the node at which the fullest is sealed; at twice as many nothing more is taken.
-    pub head_bytes_max: u64,
+    /// What the heads of the node may take.
+    pub budget: Budget,
     /// The folder of this group.
     pub folder: Folder,
     /// The age at which a head is sealed although small.
@@ -224,6 +232,8 @@ pub struct ReplicaState {
     seal_proposed: Option<u64>,
     /// Bytes of entries given to the log-writer and not known to be durable, by the number of the write.
     unpersisted: BTreeMap<u64, u64>,
+    /// Holds back what is sent to this shard while sealing is behind.
+    pace: Pace,
     let_go: bool,
 }
 
@@ -255,6 +265,7 @@ impl Actor for ReplicaActor {
             copying: None,
             seal_proposed: None,
             unpersisted: BTreeMap::new(),
+            pace: Pace::default(),
             let_go: false,
         };
         state.look_for_homes();
@@ -301,6 +312,7 @@ impl ReplicaState {
             ReplicaMessage::Persisted { .. } => Ok(()),
             ReplicaMessage::Fetched { number, entries } => self.advance(Event::Fetched { number, entries }),
             ReplicaMessage::Append { payload, reply } => self.append(payload, reply),
+            ReplicaMessage::Held { payload, reply } => self.propose(payload, reply),
             ReplicaMessage::Read { linearizable, reply } => self.read(linearizable, reply),
             ReplicaMessage::Seal { let_go } => self.propose_seal(let_go),
             ReplicaMessage::WorkerStarted(stage) => {
@@ -342,7 +354,7 @@ impl ReplicaState {
     fn restore(&self) {
         let ReplicaArguments { env, group, folder, .. } = &self.arguments;
         let (disk, shard) = (Arc::clone(&env.disk), group.shard);
-        folder.run(env, &self.myself, "reading the snapshot", move || {
+        folder.run(env, Lane::Files, &self.myself, "reading the snapshot", move || {
             let restored = Machine::restore(&disk, shard).map(|(machine, origin)| (Box::new(machine), origin));
             ReplicaMessage::Restored(restored.map_err(|error| error.to_string()))
         });
@@ -478,7 +490,35 @@ impl ReplicaState {
         Ok(())
     }
 
+    /// Proposes an entry, at once or where sealing is behind a little later: one that came back at once would soon be sent
+    /// again, and take from sealing what it needs.
     fn append(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorError> {
+        let leads = self.core.as_ref().is_some_and(|core| core.role() == Role::Leader);
+        let Some(machine) = self.machine.as_ref().filter(|_| leads && self.ingests()) else {
+            return self.propose(payload, reply);
+        };
+        let (bytes, own) = (payload.len() as u64, machine.head_bytes());
+        let ReplicaArguments { board, budget, .. } = &self.arguments;
+        match self.pace.admit(Instant::now(), bytes, own, board.heads(), *budget) {
+            Admission::Now => self.propose(payload, reply),
+            Admission::After(wait) => {
+                drop(self.myself.cast_after(wait, ReplicaMessage::Held { payload, reply }));
+                Ok(())
+            }
+            Admission::Refused => {
+                reply.send(AppendOutcome::Busy);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether what clients send is in this group. That of the metadata is small and must decide what to do about a full disk
+    /// and full memory.
+    fn ingests(&self) -> bool {
+        self.arguments.group.shard != ShardId::METADATA
+    }
+
+    fn propose(&mut self, payload: Bytes, reply: AppendReply) -> Result<(), ActorError> {
         let (Some(core), Some(machine)) = (&self.core, &self.machine) else {
             reply.send(AppendOutcome::NotLeader(None));
             return Ok(());
@@ -487,15 +527,12 @@ impl ReplicaState {
             reply.send(AppendOutcome::NotLeader(self.leader()));
             return Ok(());
         }
-        // The metadata group is small and must decide what to do about a full disk: its commands are in the reserve.
-        let ingests = self.arguments.group.shard != ShardId::METADATA;
-        let full = self.arguments.board.takes_ingest().is_err()
-            || self.arguments.board.head_bytes() > 2 * self.arguments.head_bytes_max;
-        if ingests && full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
+        let full = self.ingests() && self.arguments.board.takes_ingest().is_err();
+        if full || self.proposals.len() >= limits::PROPOSALS_WAITING_MAX {
             reply.send(AppendOutcome::Busy);
             return Ok(());
         }
-        if self.arguments.group.shard != ShardId::METADATA {
+        if self.ingests() {
             self.arguments.transfers.stores();
         }
         let payload = machine.stamp(payload, self.now());

@@ -55,7 +55,7 @@ fn run(site: &Site, answer: Answer, work: impl FnOnce() -> Result<Bytes, Refusal
         answer.send(work().map_err(|refusal| Fault::application(refusal.encode())));
         drop(place);
     };
-    site.env.blocking.run(Lane::Work, Box::new(job));
+    site.env.blocking.run(Lane::Files, Box::new(job));
 }
 
 fn read_manifest(site: &Site, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {

@@ -145,6 +145,7 @@ fn settings_that_contradict_each_other_are_refused() {
         ("id = 1", "name = \"three\"", "name = \"three\"\nshards = 0", "`shards` is 0"),
         ("id = 1", "127.0.0.1:4101", "alpha.example:4101", "set `peer` to the address to bind"),
         ("id = 1\n[limits]\nwal_bytes_max = \"1 MiB\"", "", "", "`limits.wal_bytes_max` is 1048576"),
+        ("id = 1\n[limits]\nsealing_bytes_max = \"1 KiB\"", "", "", "`limits.sealing_bytes_max` is 1024"),
         ("id = 1\n[limits]\ndisk_refuse_percent = 101", "", "", "`limits.disk_refuse_percent` is 101"),
         ("id = 1\n[limits]\ndisk_refuse_percent = 80\ndisk_warn_percent = 81", "", "", "from 1 to 80"),
     ] {
@@ -204,7 +205,7 @@ fn the_settings_shown_hide_the_cookie() {
     let shown = config.to_toml();
     assert!(shown.contains("cookie = \"(hidden)\"") && !shown.contains("s3cret"), "{shown}");
     assert!(!format!("{config:?}").contains("s3cret"));
-    assert!(shown.contains("head_bytes_max = \"128 MiB\""), "{shown}");
+    assert!(shown.contains("head_bytes_max = \"128 MiB\"\nsealing_bytes_max = \"64 MiB\""), "{shown}");
 }
 
 #[test]
