@@ -198,6 +198,8 @@ pub struct Board {
     fill: Arc<watch::Sender<Fill>>,
     leading: Arc<watch::Sender<bool>>,
     unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
+    /// How far the heads of each connected peer are past their budgets.
+    excess: Arc<watch::Sender<BTreeMap<NodeId, u64>>>,
     /// What the clock of each connected peer showed, and when that was heard. Not how far it is ahead of this node's: that
     /// would jump with this one.
     clocks: Arc<watch::Sender<BTreeMap<NodeId, (i64, Instant)>>>,
@@ -221,6 +223,7 @@ impl Board {
             fill: Arc::default(),
             leading: Arc::new(watch::Sender::new(true)),
             unfit: Arc::default(),
+            excess: Arc::default(),
             clocks: Arc::default(),
             addresses: Arc::default(),
         }
@@ -256,8 +259,14 @@ impl Board {
         self.seats.iter().fold(Heads::default(), |heads, seat| {
             let Seat { standing, .. } = &*seat.borrow();
             let replicas = heads.replicas + u64::from(standing.replica.is_some());
-            Heads { replicas, bytes: heads.bytes + standing.head_bytes }
+            Heads { replicas, bytes: heads.bytes + standing.head_bytes, ..heads }
         })
+    }
+
+    /// How far the fullest of these nodes is past the budgets of its heads, as far as they said; 0 where none is.
+    pub fn excess_of(&self, nodes: impl Iterator<Item = NodeId>) -> u64 {
+        let excess = self.excess.borrow();
+        nodes.filter_map(|node| excess.get(&node).copied()).max().unwrap_or(0)
     }
 
     /// How all shards stand here, the metadata group left out, by number.
@@ -321,6 +330,9 @@ impl Board {
     /// What a peer says of its leadership and clock. Of shards without a replica here nothing else tells who leads.
     pub fn heard(&self, peer: NodeId, said: &Leadership) {
         self.unfit.send_if_modified(|unfit| if said.may_lead { unfit.remove(&peer) } else { unfit.insert(peer) });
+        self.excess.send_modify(|excess| {
+            excess.insert(peer, said.excess);
+        });
         self.clocks.send_modify(|clocks| {
             clocks.insert(peer, (said.clock, Instant::now()));
         });
@@ -339,6 +351,9 @@ impl Board {
     /// A peer is not connected any more: what it said no longer counts.
     pub fn lost(&self, peer: NodeId) {
         self.unfit.send_if_modified(|unfit| unfit.remove(&peer));
+        self.excess.send_modify(|excess| {
+            excess.remove(&peer);
+        });
         self.clocks.send_modify(|clocks| {
             clocks.remove(&peer);
         });
@@ -427,6 +442,18 @@ mod tests {
         board.heard(NodeId(2), &Leadership::new(true, 9 * DAY, []));
         board.heard(NodeId(3), &Leadership::new(true, DAY, []));
         assert_eq!(board.sober(DAY), DAY, "a peer's clock jumped");
+    }
+
+    #[test]
+    fn what_a_peer_says_of_its_heads_counts_while_it_is_connected() {
+        let board = board();
+        for (peer, excess) in [(2, 7), (3, 9)] {
+            board.heard(NodeId(peer), &Leadership { excess, ..Leadership::new(true, 0, []) });
+        }
+        let of = |nodes: &[u64]| board.excess_of(nodes.iter().copied().map(NodeId));
+        assert_eq!((of(&[1, 2, 3]), of(&[1, 2]), of(&[1]), of(&[])), (9, 7, 0, 0));
+        board.lost(NodeId(3));
+        assert_eq!(of(&[1, 2, 3]), 7);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! A head counts as unsealed until it is cut and as sealing until the snapshot that names its segment is durable. Unsealed
 //! bytes have a budget, past which the fullest heads are cut; sealing bytes have one, past which no further head is cut for
 //! want of memory, since it would only wait. Where all heads together outgrow both, sealing is slower than ingest, and what
-//! is sent is held back, the longer the further they do. These are functions of what a node knows of its replicas; they
-//! know neither actors nor clocks.
+//! is sent is held back, the longer the further they do. A leader holds back for the fullest node that holds its shard: one
+//! that follows cannot, and would refuse what it leads itself for the sake of what others go on to send it. These are
+//! functions of what a node knows of its replicas; they know neither actors nor clocks.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Heads {
     pub replicas: u64,
     /// Raw bytes, unsealed and sealing.
     pub bytes: u64,
+    /// How far the fullest other node that holds the shard in question is past its budgets, as [`Budget::excess`] says there.
+    pub elsewhere: u64,
 }
 
 /// Whether a shard takes what it is sent.
@@ -79,7 +82,7 @@ impl Budget {
 
     /// How far all heads are past both budgets, as a part of the way to where nothing more fits, in millionths; 0 while
     /// nothing is held back.
-    fn excess(&self, heads: Heads) -> u64 {
+    pub fn excess(&self, heads: Heads) -> u64 {
         let over = heads.bytes.saturating_sub(self.unsealed + self.sealing).min(self.sealing);
         part_of(MILLION, over, self.sealing)
     }
@@ -113,7 +116,7 @@ impl Pace {
         if budget.refuses(heads, own) {
             return Admission::Refused;
         }
-        let excess = budget.excess(heads);
+        let excess = budget.excess(heads).max(heads.elsewhere.min(MILLION));
         if excess == 0 {
             self.free = None;
             return Admission::Now;
@@ -149,7 +152,7 @@ mod tests {
     }
 
     fn heads(mib: u64) -> Heads {
-        Heads { replicas: 4, bytes: mib * MIB }
+        Heads { replicas: 4, bytes: mib * MIB, elsewhere: 0 }
     }
 
     #[test]
@@ -215,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_is_held_back_for_the_fullest_node_that_holds_it() {
+        let at_bound = taken(heads(256), 0);
+        let with = |mib, elsewhere| taken(Heads { elsewhere, ..heads(mib) }, 200 * MIB);
+        assert_eq!(with(10, MILLION), at_bound);
+        assert_eq!(with(10, u64::MAX), at_bound, "what another node says is not trusted further");
+        assert_eq!((with(224, MILLION), with(256, MILLION / 2)), (at_bound, at_bound));
+        assert_eq!(with(10, MILLION / 2), taken(heads(224), 0));
+    }
+
+    #[test]
     fn past_the_bound_a_shard_takes_nothing_unless_it_holds_less_than_its_part() {
         let at_bound = taken(heads(256), 0);
         assert_eq!(taken(heads(257), 33 * MIB), 0);
@@ -248,7 +261,7 @@ mod tests {
         let nobody = Heads::default();
         assert_eq!(Pace::default().admit(Instant::now(), 1, 0, nobody, budget), Admission::Now);
         assert_eq!(
-            Pace::default().admit(Instant::now(), 1, 1, Heads { replicas: 1, bytes: 1 }, budget),
+            Pace::default().admit(Instant::now(), 1, 1, Heads { replicas: 1, bytes: 1, elsewhere: 0 }, budget),
             Admission::Refused
         );
     }

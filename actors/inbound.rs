@@ -18,6 +18,7 @@ use crate::placer::report::NodeReport;
 use crate::placer::{PlacerMessage, PlanReply};
 use crate::query::QueryGate;
 use crate::replica::ReplicaMessage;
+use crate::shards;
 use crate::site::Site;
 use crate::supervision::Address;
 use crate::transfer::source;
@@ -101,6 +102,10 @@ impl Inbound for Reception {
     fn our_hello(&self) -> Bytes {
         let mut leadership = self.site.board.leadership(self.site.env.clock.now());
         leadership.http = metadata::http(&self.site);
+        // Where the disk is full nothing is sealed, and the others go on without this node.
+        if self.site.board.takes_ingest().is_ok() {
+            leadership.excess = shards::budget(&self.site).excess(self.site.board.heads());
+        }
         self.greeting.borrow().ours(&leadership)
     }
 

@@ -336,7 +336,7 @@ impl ShardsState {
 }
 
 /// What the heads of this node may take.
-fn budget(site: &Site) -> Budget {
+pub fn budget(site: &Site) -> Budget {
     let limits = &site.config.node.limits;
     Budget::new(limits.head_bytes_max.0, limits.sealing_bytes_max.0)
 }

@@ -34,7 +34,7 @@ use crate::append::{AppendOutcome, AppendReply};
 use crate::board::{Board, Phase, Standing};
 use crate::env::{Env, Lane};
 use crate::folder::Folder;
-use crate::heads::{Admission, Budget, Pace};
+use crate::heads::{Admission, Budget, Heads, Pace};
 use crate::links::Links;
 use crate::log_writer::LogWriterMessage;
 use crate::machine::{Machine, MachineError, Origin, Written};
@@ -499,7 +499,9 @@ impl ReplicaState {
         };
         let (bytes, own) = (payload.len() as u64, machine.head_bytes());
         let ReplicaArguments { board, budget, .. } = &self.arguments;
-        match self.pace.admit(Instant::now(), bytes, own, board.heads(), *budget) {
+        let elsewhere = board.excess_of(self.homes.values().copied());
+        let heads = Heads { elsewhere, ..board.heads() };
+        match self.pace.admit(Instant::now(), bytes, own, heads, *budget) {
             Admission::Now => self.propose(payload, reply),
             Admission::After(wait) => {
                 drop(self.myself.cast_after(wait, ReplicaMessage::Held { payload, reply }));
