@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::heads::Heads;
+use crate::heads::{Heads, Pressure};
 use crate::metadata::Leadership;
 use crate::replica::ReplicaMessage;
 use crate::supervision::Address;
@@ -198,8 +198,8 @@ pub struct Board {
     fill: Arc<watch::Sender<Fill>>,
     leading: Arc<watch::Sender<bool>>,
     unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    /// How far the heads of each connected peer are past their budgets.
-    excess: Arc<watch::Sender<BTreeMap<NodeId, u64>>>,
+    /// How short of memory each connected peer is.
+    pressure: Arc<watch::Sender<BTreeMap<NodeId, Pressure>>>,
     /// What the clock of each connected peer showed, and when that was heard. Not how far it is ahead of this node's: that
     /// would jump with this one.
     clocks: Arc<watch::Sender<BTreeMap<NodeId, (i64, Instant)>>>,
@@ -223,7 +223,7 @@ impl Board {
             fill: Arc::default(),
             leading: Arc::new(watch::Sender::new(true)),
             unfit: Arc::default(),
-            excess: Arc::default(),
+            pressure: Arc::default(),
             clocks: Arc::default(),
             addresses: Arc::default(),
         }
@@ -259,14 +259,19 @@ impl Board {
         self.seats.iter().fold(Heads::default(), |heads, seat| {
             let Seat { standing, .. } = &*seat.borrow();
             let replicas = heads.replicas + u64::from(standing.replica.is_some());
-            Heads { replicas, bytes: heads.bytes + standing.head_bytes, ..heads }
+            let (bytes, unsealed) = (heads.bytes + standing.head_bytes, heads.unsealed + standing.unsealed_bytes);
+            Heads { replicas, bytes, unsealed, ..heads }
         })
     }
 
-    /// How far the fullest of these nodes is past the budgets of its heads, as far as they said; 0 where none is.
-    pub fn excess_of(&self, nodes: impl Iterator<Item = NodeId>) -> u64 {
-        let excess = self.excess.borrow();
-        nodes.filter_map(|node| excess.get(&node).copied()).max().unwrap_or(0)
+    /// How short of memory the worst of these nodes is, as far as they said.
+    pub fn pressure_of(&self, nodes: impl Iterator<Item = NodeId>) -> Pressure {
+        let pressure = self.pressure.borrow();
+        let said = nodes.filter_map(|node| pressure.get(&node));
+        said.fold(Pressure::default(), |all, one| Pressure {
+            excess: all.excess.max(one.excess),
+            asks: all.asks || one.asks,
+        })
     }
 
     /// How all shards stand here, the metadata group left out, by number.
@@ -330,8 +335,8 @@ impl Board {
     /// What a peer says of its leadership and clock. Of shards without a replica here nothing else tells who leads.
     pub fn heard(&self, peer: NodeId, said: &Leadership) {
         self.unfit.send_if_modified(|unfit| if said.may_lead { unfit.remove(&peer) } else { unfit.insert(peer) });
-        self.excess.send_modify(|excess| {
-            excess.insert(peer, said.excess);
+        self.pressure.send_modify(|pressure| {
+            pressure.insert(peer, said.pressure);
         });
         self.clocks.send_modify(|clocks| {
             clocks.insert(peer, (said.clock, Instant::now()));
@@ -351,8 +356,8 @@ impl Board {
     /// A peer is not connected any more: what it said no longer counts.
     pub fn lost(&self, peer: NodeId) {
         self.unfit.send_if_modified(|unfit| unfit.remove(&peer));
-        self.excess.send_modify(|excess| {
-            excess.remove(&peer);
+        self.pressure.send_modify(|pressure| {
+            pressure.remove(&peer);
         });
         self.clocks.send_modify(|clocks| {
             clocks.remove(&peer);
@@ -447,13 +452,15 @@ mod tests {
     #[test]
     fn what_a_peer_says_of_its_heads_counts_while_it_is_connected() {
         let board = board();
-        for (peer, excess) in [(2, 7), (3, 9)] {
-            board.heard(NodeId(peer), &Leadership { excess, ..Leadership::new(true, 0, []) });
+        for (peer, excess, asks) in [(2, 7, true), (3, 9, false)] {
+            let pressure = Pressure { excess, asks };
+            board.heard(NodeId(peer), &Leadership { pressure, ..Leadership::new(true, 0, []) });
         }
-        let of = |nodes: &[u64]| board.excess_of(nodes.iter().copied().map(NodeId));
-        assert_eq!((of(&[1, 2, 3]), of(&[1, 2]), of(&[1]), of(&[])), (9, 7, 0, 0));
-        board.lost(NodeId(3));
-        assert_eq!(of(&[1, 2, 3]), 7);
+        let of = |nodes: &[u64]| board.pressure_of(nodes.iter().copied().map(NodeId));
+        assert_eq!(of(&[1, 2, 3]), Pressure { excess: 9, asks: true });
+        assert_eq!((of(&[1, 2]).excess, of(&[1, 3]).asks, of(&[1])), (7, false, Pressure::default()));
+        board.lost(NodeId(2));
+        assert_eq!(of(&[1, 2, 3]), Pressure { excess: 9, asks: false });
     }
 
     #[test]

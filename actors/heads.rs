@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use millpond::id::ShardId;
 use millpond::limits;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// What the heads of a node may take, in raw bytes.
@@ -32,6 +33,8 @@ pub struct Head {
     pub unsealed: u64,
     /// Raw bytes that are cut and in no registered segment.
     pub sealing: u64,
+    /// Whether another node that holds the shard asks for heads to be cut.
+    pub asked: bool,
 }
 
 /// The heads of a node together.
@@ -41,8 +44,19 @@ pub struct Heads {
     pub replicas: u64,
     /// Raw bytes, unsealed and sealing.
     pub bytes: u64,
+    /// Of them those that no seal has cut yet.
+    pub unsealed: u64,
     /// How far the fullest other node that holds the shard in question is past its budgets, as [`Budget::excess`] says there.
     pub elsewhere: u64,
+}
+
+/// How short of memory a node is, as it tells those that lead what it follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// As [`Budget::excess`] says.
+    pub excess: u64,
+    /// Its unsealed heads are past their budget, and it cannot have those cut that others lead.
+    pub asks: bool,
 }
 
 /// Whether a shard takes what it is sent.
@@ -63,26 +77,36 @@ impl Budget {
     }
 
     /// The shards whose heads are to be cut now: the fullest first that this node leads and that are not being sealed, until
-    /// the rest is within the budget, and not more than this node's part of what may be sealing. What others lead does not
-    /// use that part up: they would keep this node's heads from ever being cut.
+    /// the rest is within the budget, those fuller than their part of it that another node asks for, and not more than this
+    /// node's part of what may be sealing. What others lead does not use that part up: they would keep this node's heads from
+    /// ever being cut.
     pub fn cut(&self, heads: &[Head]) -> Vec<ShardId> {
         let mut unsealed: u64 = heads.iter().map(|head| head.unsealed).sum();
         let mut led: Vec<&Head> = heads.iter().filter(|head| head.led).collect();
         let mut sealing: u64 = led.iter().map(|head| head.sealing).sum();
         let part = part_of(self.sealing, led.len() as u64, heads.len() as u64);
+        let full = part_of(self.unsealed, 1, heads.len() as u64);
         led.retain(|head| head.sealing == 0 && head.unsealed > 0);
         led.sort_by_key(|head| Reverse(head.unsealed));
-        let due = led.into_iter().take_while(|head| {
-            let due = unsealed > self.unsealed && (sealing < part || sealing == 0);
-            (unsealed, sealing) = (unsealed - head.unsealed, sealing + head.unsealed);
+        let due = led.into_iter().filter(|head| {
+            let wanted = unsealed > self.unsealed || head.asked && head.unsealed > full;
+            let due = wanted && (sealing < part || sealing == 0);
+            if due {
+                (unsealed, sealing) = (unsealed - head.unsealed, sealing + head.unsealed);
+            }
             due
         });
         due.map(|head| head.shard).collect()
     }
 
+    /// What a node whose heads are these tells the others.
+    pub fn pressure(&self, heads: Heads) -> Pressure {
+        Pressure { excess: self.excess(heads), asks: heads.unsealed > self.unsealed }
+    }
+
     /// How far all heads are past both budgets, as a part of the way to where nothing more fits, in millionths; 0 while
     /// nothing is held back.
-    pub fn excess(&self, heads: Heads) -> u64 {
+    fn excess(&self, heads: Heads) -> u64 {
         let over = heads.bytes.saturating_sub(self.unsealed + self.sealing).min(self.sealing);
         part_of(MILLION, over, self.sealing)
     }
@@ -144,7 +168,7 @@ mod tests {
 
     /// A head in MiB.
     fn head(shard: u32, led: bool, unsealed: u64, sealing: u64) -> Head {
-        Head { shard: ShardId(shard), led, unsealed: unsealed * MIB, sealing: sealing * MIB }
+        Head { shard: ShardId(shard), led, unsealed: unsealed * MIB, sealing: sealing * MIB, asked: false }
     }
 
     fn cut(heads: &[Head]) -> Vec<u32> {
@@ -152,7 +176,7 @@ mod tests {
     }
 
     fn heads(mib: u64) -> Heads {
-        Heads { replicas: 4, bytes: mib * MIB, elsewhere: 0 }
+        Heads { replicas: 4, bytes: mib * MIB, ..Heads::default() }
     }
 
     #[test]
@@ -186,6 +210,31 @@ mod tests {
         assert_eq!(cut(&quarter), [0], "what others seal does not keep it from being cut");
         let two = [head(0, true, 100, 0), head(1, true, 90, 32), head(2, false, 0, 0), head(3, false, 0, 0)];
         assert_eq!(cut(&two), [0_u32; 0]);
+    }
+
+    #[test]
+    fn a_head_fuller_than_its_part_is_cut_for_another_node_that_asks() {
+        let asked = |shard, led, unsealed, sealing| Head { asked: true, ..head(shard, led, unsealed, sealing) };
+        assert_eq!(
+            cut(&[head(0, true, 40, 0), asked(1, true, 35, 0), asked(2, true, 30, 0), head(3, true, 1, 0)]),
+            [1]
+        );
+        assert_eq!(
+            cut(&[asked(0, true, 33, 1), asked(1, false, 34, 0), asked(2, true, 32, 0), head(3, true, 9, 0)]),
+            [0; 0]
+        );
+        assert_eq!(
+            cut(&[asked(0, true, 34, 0), asked(1, true, 33, 0), head(2, true, 0, 0), head(3, true, 0, 63)]),
+            [0]
+        );
+    }
+
+    #[test]
+    fn a_node_asks_for_cuts_past_the_budget_of_what_is_unsealed() {
+        let told = |unsealed, bytes| BUDGET.pressure(Heads { unsealed: unsealed * MIB, ..heads(bytes) });
+        assert_eq!(told(128, 192), Pressure::default());
+        assert_eq!(told(129, 192), Pressure { excess: 0, asks: true });
+        assert_eq!(told(1, 224), Pressure { excess: MILLION / 2, asks: false });
     }
 
     #[test]
@@ -261,7 +310,7 @@ mod tests {
         let nobody = Heads::default();
         assert_eq!(Pace::default().admit(Instant::now(), 1, 0, nobody, budget), Admission::Now);
         assert_eq!(
-            Pace::default().admit(Instant::now(), 1, 1, Heads { replicas: 1, bytes: 1, elsewhere: 0 }, budget),
+            Pace::default().admit(Instant::now(), 1, 1, Heads { replicas: 1, bytes: 1, ..Heads::default() }, budget),
             Admission::Refused
         );
     }

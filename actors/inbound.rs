@@ -104,7 +104,7 @@ impl Inbound for Reception {
         leadership.http = metadata::http(&self.site);
         // Where the disk is full nothing is sealed, and the others go on without this node.
         if self.site.board.takes_ingest().is_ok() {
-            leadership.excess = shards::budget(&self.site).excess(self.site.board.heads());
+            leadership.pressure = shards::budget(&self.site).pressure(self.site.board.heads());
         }
         self.greeting.borrow().ours(&leadership)
     }

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::append::AppendReply;
 use crate::env::{End, Lane, on_panic};
+use crate::heads::Pressure;
 use crate::registry::SharedRegistry;
 use crate::replica::ReplicaMessage;
 use crate::scrubber::scrubber_spec;
@@ -45,8 +46,8 @@ pub struct Leadership {
     pub clock: i64,
     /// Where clients reach it, `host:port`; a node that joins is in no other node's configuration.
     pub http: String,
-    /// How far its heads are past their budgets, as `Budget::excess` says: what it follows is held back by those who lead.
-    pub excess: u64,
+    /// How short of memory it is: those who lead what it follows hold writes back and cut heads for it.
+    pub pressure: Pressure,
 }
 
 impl Leadership {
@@ -58,7 +59,7 @@ impl Leadership {
             leads.resize(leads.len().max(at + 1), 0);
             leads[at] |= 1 << (shard.0 % 8);
         }
-        Self { may_lead, leads, clock, http: String::new(), excess: 0 }
+        Self { may_lead, leads, clock, http: String::new(), pressure: Pressure::default() }
     }
 
     /// Whether it leads a shard.
@@ -490,7 +491,11 @@ mod tests {
     #[test]
     fn a_node_tells_which_shards_it_leads_and_where_clients_reach_it() {
         let leads = Leadership::new(true, 5, [ShardId(0), ShardId(9)]);
-        let said = Leadership { http: "10.0.0.4:3100".to_owned(), excess: 1_000_000, ..leads };
+        let said = Leadership {
+            http: "10.0.0.4:3100".to_owned(),
+            pressure: Pressure { excess: 1_000_000, asks: true },
+            ..leads
+        };
         let read: Leadership = rmp_serde::from_slice(&rmp_serde::to_vec(&said).unwrap()).unwrap();
         assert_eq!(read, said);
         assert!(read.has(ShardId(9)) && !read.has(ShardId(8)) && !read.has(ShardId::METADATA));

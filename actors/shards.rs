@@ -319,16 +319,19 @@ impl ShardsState {
 
     /// Past the node's budget the fullest heads that this node may seal are sealed.
     fn relieve_memory(&self) {
-        let held = self.site.board.standings().into_iter().filter(|standing| standing.replica.is_some());
+        let board = &self.site.board;
+        let cluster = board.cluster().borrow().clone();
+        let held = board.standings().into_iter().filter(|standing| standing.replica.is_some());
         let head = |standing: SeatStanding| Head {
             shard: standing.shard,
             led: standing.leader == Some(self.site.env.node),
             unsealed: standing.unsealed_bytes,
             sealing: standing.head_bytes - standing.unsealed_bytes,
+            asked: board.pressure_of(cluster.homes(standing.shard).into_values()).asks,
         };
         let heads: Vec<Head> = held.map(head).collect();
         for shard in budget(&self.site).cut(&heads) {
-            if let Some(replica) = self.site.board.replica(shard) {
+            if let Some(replica) = board.replica(shard) {
                 let _ = replica.cast(ReplicaMessage::Seal { let_go: false });
             }
         }

@@ -499,7 +499,7 @@ impl ReplicaState {
         };
         let (bytes, own) = (payload.len() as u64, machine.head_bytes());
         let ReplicaArguments { board, budget, .. } = &self.arguments;
-        let elsewhere = board.excess_of(self.homes.values().copied());
+        let elsewhere = board.pressure_of(self.homes.values().copied()).excess;
         let heads = Heads { elsewhere, ..board.heads() };
         match self.pace.admit(Instant::now(), bytes, own, heads, *budget) {
             Admission::Now => self.propose(payload, reply),
