@@ -46,6 +46,7 @@ impl From<Applied> for Carried {
             | Applied::Began { .. }
             | Applied::Ended { .. }
             | Applied::Confirmed { .. }
+            | Applied::Widened { .. }
             | Applied::Cancelled { .. }
             | Applied::NodeChanged { .. }
             | Applied::StoreReplaced { .. }

@@ -525,6 +525,9 @@ impl MetadataMachine {
             cluster::Applied::Confirmed { confirmed } => {
                 tracing::info!(id = %confirmed.id, shard = %confirmed.shard, "a move is confirmed");
             }
+            cluster::Applied::Widened { widened } => {
+                tracing::info!(id = %widened.id, shard = %widened.shard, "a dead replica goes with a move");
+            }
             cluster::Applied::Cancelled { cancelled } => {
                 tracing::info!(id = %cancelled.id, shard = %cancelled.shard, "a move was given up");
             }

@@ -225,10 +225,15 @@ impl PlacerState {
     /// Shows the moves under way in the tree.
     fn show(&self, cluster: &Cluster) {
         let stages = self.on_facts(cluster, |facts| facts.stages());
-        let node = |seat: Option<Seat>| seat.map_or_else(|| "none".to_owned(), |seat| seat.node.to_string());
-        let words = cluster.moves().values().map(|Move { id, shard, add, remove, why, .. }| {
+        let nodes = |seats: &mut dyn Iterator<Item = Seat>| {
+            let nodes: Vec<String> = seats.map(|seat| seat.node.to_string()).collect();
+            if nodes.is_empty() { "none".to_owned() } else { nodes.join(" and ") }
+        };
+        let words = cluster.moves().values().map(|under_way| {
+            let Move { id, shard, add, why, .. } = under_way;
             let stage = stages.get(id).map_or_else(String::new, ToString::to_string);
-            format!("{shard} from {} to {} ({why}): {stage}", node(*remove), node(*add))
+            let (from, to) = (nodes(&mut under_way.leaving()), nodes(&mut add.iter().copied()));
+            format!("{shard} from {from} to {to} ({why}): {stage}")
         });
         let words: Vec<String> = words.collect();
         self.myself.detail("moves", if words.is_empty() { "none".to_owned() } else { words.join("; ") });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millpond::cluster::{Cluster, Command, Group};
 use millpond::id::{Epoch, NodeId, ShardId};
-use millpond::placement::{Desired, MemberState, Move, MoveId, NodeView, Observed, ShardView, Wish, plan_moves};
+use millpond::placement::{Desired, MemberState, Move, MoveId, NodeView, Observed, Seat, ShardView, Wish, plan_moves};
 use serde::{Deserialize, Serialize};
 
 use super::report::{Led, NodeReport};
@@ -92,7 +92,7 @@ impl<'a> Facts<'a> {
             let led = led.get(&under_way.shard)?;
             let (caught_up, shard) = (led.caught_up(), under_way.shard);
             let group = Group { shard, leader: led.leader, members: &led.members, caught_up: &caught_up };
-            self.cluster.tend(group, |under_way| self.takes(under_way))
+            self.cluster.tend(group, |under_way| self.takes(under_way), |seat| self.is_dead(shard, seat))
         });
         tended.collect()
     }
@@ -166,15 +166,22 @@ impl<'a> Facts<'a> {
         self.led().into_iter().map(view).collect()
     }
 
+    /// Whether a replica counts as dead: its node is gone for the grace period, or has spent the restarts that it allows it, or
+    /// its store is lost.
+    fn is_dead(&self, shard: ShardId, Seat { node, replica }: Seat) -> bool {
+        let report = self.reports.get(&node);
+        self.gone.get(&node).is_some_and(|gone| *gone >= self.grace)
+            || report.is_some_and(|report| report.given_up.get(&shard) == Some(&replica))
+            || self.cluster.lost().contains(&replica)
+    }
+
     /// Whether the node that a replica comes to can still take it.
     fn takes(&self, under_way: &Move) -> bool {
         let Some(seat) = under_way.add else { return true };
         let active = self.cluster.members().get(&seat.node).is_some_and(|member| member.state == MemberState::Active);
-        let here = self.gone.get(&seat.node).is_none_or(|gone| *gone < self.grace);
         let report = self.reports.get(&seat.node);
-        let given_up = report.is_some_and(|report| report.given_up.get(&under_way.shard) == Some(&seat.replica));
         let full = under_way.shard != ShardId::METADATA && report.is_some_and(|report| !report.has_room);
-        active && here && !given_up && !full && !self.cluster.lost().contains(&seat.replica)
+        active && !full && !self.is_dead(under_way.shard, seat)
     }
 }
 
@@ -186,7 +193,7 @@ fn stage(under_way: &Move, led: Option<&Led>) -> Stage {
         return Stage::ChangingMembers;
     }
     if !joins {
-        let goes = under_way.remove.is_some_and(|seat| led.members.votes(seat.replica));
+        let goes = under_way.leaving().any(|seat| led.members.votes(seat.replica));
         return if goes { Stage::ChangingMembers } else { Stage::Ending };
     }
     match led.peers.iter().find(|peer| Some(peer.replica) == come) {
@@ -341,5 +348,40 @@ mod tests {
         follows.members.voters.insert(come);
         reports.insert(NodeId(2), report(follows));
         assert_eq!(say(&cluster, &reports), (Stage::Ending, vec![Command::EndMove { id }]));
+    }
+
+    #[test]
+    fn a_removal_takes_along_who_has_died_since_once_that_one_is_gone_for_the_grace_period() {
+        let mut cluster = cluster();
+        let shard = ShardId(0);
+        let seats: Vec<(NodeId, ReplicaId)> =
+            cluster.placement(shard).unwrap().replicas.iter().map(|(node, replica)| (*node, *replica)).collect();
+        let [_, (living, _), (dies, dead)] = seats[..] else { panic!("{seats:?}") };
+        let (expects, why) = (cluster.shards().epoch, MoveReason::Replication);
+        apply(&mut cluster, &Command::BeginMove { shard, add: None, remove: Some(living), why, expects });
+        let id = cluster.moves()[&shard].id;
+        let mut led = led(&cluster, shard);
+        let say = |cluster: &Cluster, led: &Led, gone: Duration| {
+            let report = NodeReport { has_room: true, led: vec![led.clone()], ..NodeReport::default() };
+            let (reports, gone) = (BTreeMap::from([(NodeId(1), &report)]), BTreeMap::from([(dies, gone)]));
+            let facts = Facts { cluster, reports: &reports, gone: &gone, grace: GRACE };
+            (facts.stages()[&id].clone(), facts.tend())
+        };
+        let soon = Duration::from_secs(4);
+        assert_eq!(say(&cluster, &led, soon).1, [Command::ConfirmMove { id }], "it answered a moment ago");
+        for peer in led.peers.iter_mut().filter(|peer| peer.replica == dead) {
+            (peer.active, peer.caught_up) = (false, false);
+        }
+        assert_eq!(say(&cluster, &led, soon).1, vec![], "those that stay have no majority");
+        assert_eq!(say(&cluster, &led, GRACE).1, [Command::CancelMove { id }], "another had better go");
+
+        apply(&mut cluster, &Command::ConfirmMove { id });
+        assert_eq!(say(&cluster, &led, soon), (Stage::ChangingMembers, vec![]), "it may come back");
+        assert_eq!(say(&cluster, &led, GRACE).1, [Command::WidenMove { id, remove: dies }]);
+        apply(&mut cluster, &Command::WidenMove { id, remove: dies });
+        led.members.voters.remove(&dead);
+        assert_eq!(say(&cluster, &led, GRACE), (Stage::ChangingMembers, vec![]), "one of the two has gone");
+        led.members.voters.retain(|id| *id == led.leader);
+        assert_eq!(say(&cluster, &led, GRACE), (Stage::Ending, vec![Command::EndMove { id }]));
     }
 }

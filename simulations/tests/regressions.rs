@@ -74,3 +74,13 @@ fn a_node_takes_a_shard_again_although_its_old_files_were_copied() {
 fn a_node_that_joins_hears_a_leader_that_its_configuration_does_not_name() {
     holds("leader-not-configured.json");
 }
+
+/// Seed 1659: a shard had two copies too many, and one that lived was to go. In the same second another of the three was
+/// lost for good, and still counted as heard when the move was confirmed. The two that stayed had no majority of what
+/// the group was to become, so its leader rightly rested; a confirmed move is never given up, and there is one at a time, so
+/// the lost replica was never seen to. Now a removal that stands still takes the dead replica along, and is not confirmed
+/// where those that stay do not answer.
+#[test]
+fn a_removal_that_another_death_holds_up_takes_the_dead_replica_along() {
+    holds("removal-that-stands.json");
+}

@@ -34,6 +34,7 @@ impl Cluster {
             Command::ReplaceStore { node, store } => self.replace_store(node, store),
             Command::SetReplication { copies } => self.set_replication(copies),
             Command::ConfirmMove { id } => self.confirm_move(id),
+            Command::WidenMove { id, remove } => self.widen_move(id, remove),
         }
     }
 
@@ -135,7 +136,7 @@ impl Cluster {
         }
         let id = MoveId(next(self.highest_move.0)?);
         let come = add.map(|node| self.seat_for(shard, node)).transpose()?;
-        let begun = Move { id, shard, add: come, remove: gone, why, confirmed: false };
+        let begun = Move { id, shard, add: come, remove: gone, why, confirmed: false, also: None };
         self.replica_ids = ReplicaIds::after(self.replica_ids.highest().max(come.map_or(ReplicaId(0), |s| s.replica)));
         self.highest_move = id;
         self.moves.insert(shard, begun);
@@ -191,6 +192,25 @@ impl Cluster {
             return Ok(Applied::Nothing);
         }
         Ok(Applied::Confirmed { confirmed: *confirmed })
+    }
+
+    fn widen_move(&mut self, id: MoveId, node: NodeId) -> Outcome {
+        let Move { shard, add, remove, also, confirmed, .. } = self.under_way(id)?;
+        let placement = self.placement(shard).ok_or(CommandRefusal::NoShard { shard })?;
+        let gone = held(placement, node)?;
+        if also == Some(gone) {
+            return Ok(Applied::Nothing);
+        }
+        let is_removal = add.is_none() && remove.is_some_and(|seat| seat != gone);
+        if !confirmed || !is_removal || also.is_some() {
+            return Err(CommandRefusal::NotWidened { id });
+        }
+        if placement.replicas.len() <= 2 {
+            return Err(CommandRefusal::LastReplica { shard, node });
+        }
+        let widened = self.moves.get_mut(&shard).ok_or(CommandRefusal::NoMove { id })?;
+        widened.also = Some(gone);
+        Ok(Applied::Widened { widened: *widened })
     }
 
     fn cancel_move(&mut self, id: MoveId) -> Outcome {

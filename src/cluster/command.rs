@@ -95,6 +95,13 @@ pub enum Command {
         /// The move.
         id: MoveId,
     },
+    /// A confirmed removal cannot go on without a dead replica, which therefore goes as well.
+    WidenMove {
+        /// The move.
+        id: MoveId,
+        /// Where the dead replica is.
+        remove: NodeId,
+    },
 }
 
 impl Command {
@@ -143,6 +150,11 @@ pub enum Applied {
     Confirmed {
         /// It.
         confirmed: Move,
+    },
+    /// Another replica goes with a move.
+    Widened {
+        /// The move as it is now.
+        widened: Move,
     },
     /// A move was given up.
     Cancelled {
@@ -321,6 +333,12 @@ pub enum CommandRefusal {
         /// The move.
         id: MoveId,
     },
+    /// The move is not one that another replica may go with.
+    #[error("no other replica can go with move {id}: it is not confirmed, or adds one, or takes another along already")]
+    NotWidened {
+        /// The move.
+        id: MoveId,
+    },
     /// The id is no node's.
     #[error("{node} is no id for a node, it must be from 1 to {}", u32::MAX)]
     NodeId {
@@ -441,6 +459,7 @@ impl CommandRefusal {
             | Self::ReplicasFull { .. }
             | Self::NoMove { .. }
             | Self::Confirmed { .. }
+            | Self::NotWidened { .. }
             | Self::NodeId { .. }
             | Self::NodeUsed { .. }
             | Self::StoreUsed { .. }

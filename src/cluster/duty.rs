@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cluster, Enrolled, Roll};
 use crate::id::{NodeId, ReplicaId, ShardId, StoreId};
-use crate::placement::{MemberState, Move, Placement, ShardMap};
+use crate::placement::{MemberState, Move, Placement, Seat, ShardMap};
 
 /// What a node must do for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ impl Cluster {
     pub fn staying(&self) -> ShardMap {
         let mut map = self.shards.clone();
         for placement in map.shards.iter_mut().filter(|placement| placement.replicas.len() > 1) {
-            let leaves = self.moves.get(&placement.shard).and_then(|under_way| under_way.remove);
-            placement.replicas.retain(|_, replica| leaves.is_none_or(|seat| seat.replica != *replica));
+            let leaving: Vec<Seat> = self.moves.get(&placement.shard).into_iter().flat_map(Move::leaving).collect();
+            placement.replicas.retain(|_, replica| leaving.iter().all(|seat| seat.replica != *replica));
         }
         map
     }
@@ -77,8 +77,7 @@ impl Cluster {
             let shard = placement.shard;
             if let Some(replica) = placement.replicas.get(&node).copied().filter(lives) {
                 let under_way = self.moves.get(&shard);
-                let leaves = under_way.and_then(|under_way| under_way.remove);
-                let leaves = leaves.is_some_and(|seat| seat.replica == replica);
+                let leaves = under_way.into_iter().flat_map(Move::leaving).any(|seat| seat.replica == replica);
                 if mutant!(RemovedWhileJoint) && leaves && under_way.is_some_and(|under_way| under_way.confirmed) {
                     continue;
                 }
@@ -123,7 +122,7 @@ impl Cluster {
         if let Some(come) = under_way.add {
             observers.retain(|_, replica| *replica != come.replica);
         }
-        if let Some(gone) = under_way.remove.filter(|gone| !self.lost.contains(&gone.replica)) {
+        for gone in under_way.leaving().filter(|gone| !self.lost.contains(&gone.replica)) {
             observers.entry(gone.node).or_insert(gone.replica);
         }
         (under_way.outcome(&self.metadata), observers)

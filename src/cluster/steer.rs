@@ -8,14 +8,19 @@
 //! by its id in any state that is not older, and removed. Learners may come and go freely, since nothing is promised by
 //! them. Voters are never replaced by some of whom no majority answers.
 //!
+//! So a confirmed removal stands still where another replica dies first, without which those that stay have no majority. It
+//! cannot be given up, since the group may be about to carry it out; it can take the dead one along, since both go
+//! for good then, whoever acts on which state in which order. Removed one after the other, the dead one first, they leave
+//! a majority that answers each time, if there was one to begin with.
+//!
 //! It does not know how a change is made, nor how anybody learns what a group looks like.
 
 use std::collections::BTreeSet;
 
 use super::{Cluster, Command};
 use crate::entry::Members;
-use crate::id::{ReplicaId, ShardId};
-use crate::placement::Move;
+use crate::id::{NodeId, ReplicaId, ShardId};
+use crate::placement::{Move, Seat};
 
 /// A group as its leader sees it.
 #[derive(Clone, Copy, Debug)]
@@ -53,17 +58,23 @@ pub enum Step {
 impl Group<'_> {
     /// The step that changes voters, once the new ones make a majority that answers.
     fn replace(&self, add: Option<ReplicaId>, remove: Option<ReplicaId>) -> Step {
-        let Self { leader, members, caught_up, .. } = *self;
-        match (add, remove) {
-            (None, None) => return Step::Rest,
-            (_, Some(gone)) if gone == leader && members.voters.len() > 1 => return Step::HandOver,
-            (_, _) => {}
-        }
+        let Self { leader, members, .. } = *self;
+        let hands_over = remove == Some(leader) && members.voters.len() > 1;
         // The only voter lets the one that joins vote first, and goes once that one leads.
-        let remove = remove.filter(|gone| *gone != leader);
-        let after = members.voters.iter().chain(&add).filter(|id| Some(**id) != remove);
+        let remove = remove.filter(|gone| hands_over || *gone != leader);
+        if add.or(remove).is_none() || !self.answers_after(add, remove.as_slice()) {
+            return Step::Rest;
+        }
+        if hands_over { Step::HandOver } else { Step::Replace { add, remove } }
+    }
+
+    /// Whether a majority of the voters answers once one has come and some have gone.
+    fn answers_after(&self, add: Option<ReplicaId>, gone: &[ReplicaId]) -> bool {
+        let Self { leader, members, caught_up, .. } = *self;
+        let after = members.voters.iter().chain(add.iter().filter(|id| !members.voters.contains(*id)));
+        let after = after.filter(|id| !gone.contains(id));
         let answers = after.clone().filter(|id| **id == leader || caught_up.contains(id)).count();
-        if answers > after.count() / 2 { Step::Replace { add, remove } } else { Step::Rest }
+        answers > after.count() / 2
     }
 }
 
@@ -89,6 +100,11 @@ impl Cluster {
             return group.replace(None, Some(*id));
         }
         let Some(under_way) = under_way.filter(|under_way| under_way.confirmed) else { return Step::Rest };
+        let dead = under_way.also.map(|seat| seat.replica).filter(|id| members.voters.contains(id));
+        let first = group.replace(None, dead);
+        if first != Step::Rest {
+            return first;
+        }
         let add = come.filter(|id| !members.voters.contains(id));
         let remove = under_way.remove.map(|seat| seat.replica).filter(|id| members.voters.contains(id));
         group.replace(add, remove)
@@ -105,25 +121,52 @@ impl Cluster {
     }
 
     /// What the metadata group should be told about the move of a group, if anything; `takes` says whether the node that
-    /// a replica comes to can still take it.
-    pub fn tend(&self, group: Group<'_>, takes: impl FnOnce(&Move) -> bool) -> Option<Command> {
+    /// a replica comes to can still take it, `is_dead` whether a replica counts as dead.
+    pub fn tend(
+        &self,
+        group: Group<'_>,
+        takes: impl FnOnce(&Move) -> bool,
+        is_dead: impl Fn(Seat) -> bool,
+    ) -> Option<Command> {
         let under_way = self.moves().get(&group.shard)?;
         let id = under_way.id;
-        if under_way.confirmed {
-            return self.is_carried_out(group.members, under_way).then_some(Command::EndMove { id });
+        if self.is_carried_out(group.members, under_way) && under_way.confirmed {
+            return Some(Command::EndMove { id });
         }
-        let ready = under_way.add.is_none_or(|seat| group.caught_up.contains(&seat.replica));
-        if ready {
+        let replica = |seat: Option<Seat>| seat.map(|seat| seat.replica);
+        let (come, gone) = (replica(under_way.add), replica(under_way.remove));
+        let goes_on = group.answers_after(come, gone.as_slice());
+        if under_way.confirmed {
+            let stands = !goes_on && !group.members.is_joint();
+            let dead = if stands { self.dead_weight(group, under_way, is_dead) } else { None };
+            return dead.map(|remove| Command::WidenMove { id, remove });
+        }
+        let follows = under_way.add.is_none_or(|seat| group.caught_up.contains(&seat.replica));
+        if follows && goes_on {
             return Some(Command::ConfirmMove { id });
         }
-        (!takes(under_way)).then_some(Command::CancelMove { id })
+        let in_vain = !takes(under_way) || !goes_on && self.dead_weight(group, under_way, is_dead).is_some();
+        in_vain.then_some(Command::CancelMove { id })
+    }
+
+    /// The node of a dead replica without which a removal could go on that cannot as it is.
+    fn dead_weight(&self, group: Group<'_>, under_way: &Move, is_dead: impl Fn(Seat) -> bool) -> Option<NodeId> {
+        let voters = &group.members.voters;
+        let gone = under_way.remove.filter(|gone| voters.contains(&gone.replica))?;
+        if under_way.add.is_some() || under_way.also.is_some() {
+            return None;
+        }
+        let placed = self.placement(group.shard)?.replicas.iter().map(|(&node, &replica)| Seat { node, replica });
+        let mut others = placed.filter(|seat| *seat != gone && voters.contains(&seat.replica));
+        let helps = |seat: &Seat| is_dead(*seat) && group.answers_after(None, &[gone.replica, seat.replica]);
+        others.find(helps).map(|seat| seat.node)
     }
 
     /// Whether the members are those that a move is for. Once they are, they stay so until it has ended.
     fn is_carried_out(&self, members: &Members, under_way: &Move) -> bool {
         !members.is_joint()
             && under_way.add.is_none_or(|seat| members.voters.contains(&seat.replica))
-            && under_way.remove.is_none_or(|seat| !members.votes(seat.replica))
+            && under_way.leaving().all(|seat| !members.votes(seat.replica))
     }
 }
 
@@ -133,7 +176,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::tests::{apply, placed_on};
-    use crate::id::{NodeId, StoreId};
+    use crate::id::StoreId;
     use crate::placement::MoveReason;
 
     const SHARD: ShardId = ShardId(1);
@@ -146,6 +189,8 @@ mod tests {
         leader: ReplicaId,
         /// The target of the move takes it.
         takes: bool,
+        /// Replicas whose nodes are gone.
+        dead: BTreeSet<ReplicaId>,
     }
 
     impl World {
@@ -154,7 +199,7 @@ mod tests {
             let wanted = cluster.wanted(shard).unwrap();
             let members = Members::of(wanted.voters, wanted.learners);
             let leader = *members.voters.first().unwrap();
-            Self { cluster, shard, members, leader, takes: true }
+            Self { cluster, shard, members, leader, takes: true, dead: BTreeSet::new() }
         }
 
         fn begin(&mut self, add: Option<u64>, remove: Option<u64>) {
@@ -169,7 +214,7 @@ mod tests {
         fn go(&mut self) -> Option<String> {
             let cluster = self.cluster.clone();
             let (caught_up, takes) = (self.caught_up(), self.takes);
-            let told = cluster.tend(self.group(&caught_up), |_| takes);
+            let told = cluster.tend(self.group(&caught_up), |_| takes, |seat| self.dead.contains(&seat.replica));
             let step = self.act(&cluster);
             if let Some(command) = &told {
                 apply(&mut self.cluster, command);
@@ -181,12 +226,38 @@ mod tests {
             Group { shard: self.shard, leader: self.leader, members: &self.members, caught_up }
         }
 
+        /// The replica of the shard on one of its nodes.
+        fn replica(&self, nth: usize) -> (u64, ReplicaId) {
+            let placement = self.cluster.placement(self.shard).unwrap();
+            let (node, replica) = placement.replicas.iter().nth(nth).unwrap();
+            (node.0, *replica)
+        }
+
+        fn answers(&self, id: ReplicaId) -> bool {
+            !self.dead.contains(&id) && !self.cluster.has_gone(self.shard, id)
+        }
+
+        fn has_majority(&self, voters: &BTreeSet<ReplicaId>) -> bool {
+            voters.iter().filter(|id| self.answers(**id)).count() > voters.len() / 2
+        }
+
+        /// A node goes, unless that would take the majority of its group or of what a widened move leaves of it.
+        fn kill(&mut self, id: ReplicaId) {
+            self.dead.insert(id);
+            let widened = self.cluster.moves().get(&self.shard).is_some_and(|under_way| under_way.also.is_some());
+            let after = self.cluster.wanted(self.shard).unwrap().voters;
+            if !self.has_majority(&self.members.voters) || widened && !self.has_majority(&after) {
+                self.dead.remove(&id);
+            }
+            if self.leader == id && self.dead.contains(&id) {
+                self.leader = *self.members.voters.iter().find(|id| self.answers(**id)).unwrap();
+            }
+        }
+
         /// Everybody follows closely, but for those that have gone and, where the target does not take it, learners.
         fn caught_up(&self) -> BTreeSet<ReplicaId> {
             let follows = |id: &ReplicaId| {
-                *id != self.leader
-                    && !self.cluster.has_gone(self.shard, *id)
-                    && (self.takes || !self.members.learners.contains(id))
+                *id != self.leader && self.answers(*id) && (self.takes || !self.members.learners.contains(id))
             };
             self.members.all().into_iter().filter(follows).collect()
         }
@@ -210,8 +281,7 @@ mod tests {
                     if let Some(id) = remove {
                         assert!(self.members.voters.remove(&id));
                     }
-                    let answer = self.members.voters.iter().filter(|id| !self.cluster.has_gone(self.shard, **id));
-                    assert!(answer.count() > self.members.voters.len() / 2, "a majority is there");
+                    assert!(self.has_majority(&self.members.voters), "a majority is there");
                 }
                 Step::HandOver => {
                     let able = self.members.voters.iter().find(|id| caught_up.contains(id));
@@ -277,6 +347,47 @@ mod tests {
     }
 
     #[test]
+    fn a_removal_that_another_death_holds_up_takes_the_dead_replica_along() {
+        for leader in 0..2 {
+            let mut world = World::new(3, 3, SHARD);
+            let ((goes, _), (_, dead)) = (world.replica(1), world.replica(2));
+            world.leader = world.replica(leader).1;
+            world.begin(None, Some(goes));
+            assert!(world.go().unwrap().contains("ConfirmMove"));
+            world.kill(dead);
+            let done = world.settle();
+            assert!(done[0].starts_with("Rest Some(WidenMove"), "{done:?}");
+            assert_eq!(world.members, Members::of([world.replica(0).1], []), "{done:?}");
+        }
+    }
+
+    #[test]
+    fn a_removal_is_not_confirmed_without_a_majority_of_those_that_stay_and_given_up_for_a_dead_one() {
+        let mut world = World::new(3, 3, SHARD);
+        let ((goes, _), (_, silent)) = (world.replica(1), world.replica(2));
+        world.begin(None, Some(goes));
+        let caught_up: BTreeSet<ReplicaId> = world.caught_up().into_iter().filter(|id| *id != silent).collect();
+        let tend = |dead: bool| world.cluster.tend(world.group(&caught_up), |_| true, |_| dead);
+        assert_eq!(tend(false), None, "it may come back");
+        assert!(matches!(tend(true), Some(Command::CancelMove { .. })));
+    }
+
+    #[test]
+    fn a_leader_that_has_not_heard_of_the_dead_replica_does_nothing_that_must_be_undone() {
+        let mut world = World::new(3, 3, SHARD);
+        let ((goes, _), (_, dead)) = (world.replica(1), world.replica(2));
+        world.begin(None, Some(goes));
+        world.go();
+        let before = world.cluster.clone();
+        world.kill(dead);
+        assert!(world.go().unwrap().contains("WidenMove"));
+        world.dead.clear();
+        assert_eq!(world.act(&before), Step::Replace { add: None, remove: Some(world.replica(1).1) });
+        world.settle();
+        assert_eq!(world.members.voters.len(), 1, "who goes, goes for good");
+    }
+
+    #[test]
     fn every_node_that_joins_observes_and_one_whose_store_was_replaced_does_so_anew() {
         let mut world = World::new(3, 3, ShardId::METADATA);
         let join = Command::AddNode {
@@ -326,6 +437,28 @@ mod tests {
                 }
             }
             world.takes = true;
+            world.settle();
+        }
+
+        #[test]
+        fn removals_end_whoever_dies_meanwhile_and_whatever_state_leaders_look_at(
+            copies in prop_oneof![Just(3_usize), Just(5)],
+            steps in proptest::collection::vec((0_u8..5, any::<prop::sample::Index>()), 1..40),
+        ) {
+            let mut world = World::new(5, copies, SHARD);
+            let mut states = vec![world.cluster.clone()];
+            for (step, pick) in steps {
+                let placed = world.cluster.placement(SHARD).unwrap().replicas.len();
+                let (node, replica) = world.replica(pick.index(placed));
+                match step {
+                    0 if placed > 1 && world.cluster.moves().is_empty() => world.begin(None, Some(node)),
+                    0 | 1 => drop(world.go()),
+                    2 => drop(world.act(&states[pick.index(states.len())].clone())),
+                    3 => world.kill(replica),
+                    _ => drop(world.dead.remove(&replica)),
+                }
+                states.push(world.cluster.clone());
+            }
             world.settle();
         }
     }

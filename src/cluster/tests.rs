@@ -145,6 +145,7 @@ proptest! {
             Command::EndMove { id },
             Command::CancelMove { id },
             Command::ConfirmMove { id },
+            Command::WidenMove { id, remove: node },
             Command::AddNode { node, store, address: text.clone(), zone: text },
             Command::DrainNode { node },
             Command::UndrainNode { node },

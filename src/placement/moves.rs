@@ -97,13 +97,22 @@ pub struct Move {
     /// Whether the members of the group may change: the replica that joins has caught up. Until then the move can be
     /// given up.
     pub confirmed: bool,
+    /// A dead replica that goes as well: a group that stays could not let the other go without leaving its majority behind.
+    /// Only of a confirmed move that adds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also: Option<Seat>,
 }
 
 impl Move {
+    /// The replicas that go.
+    pub fn leaving(&self) -> impl Iterator<Item = Seat> {
+        self.remove.into_iter().chain(self.also)
+    }
+
     /// Where the replicas are once it has ended.
     pub fn carry_out(&self, replicas: &mut BTreeMap<NodeId, ReplicaId>) {
-        // First the one that goes: it may be on the node that the other comes to.
-        if let Some(gone) = self.remove {
+        // First those that go: one may be on the node that the other comes to.
+        for gone in self.leaving() {
             replicas.remove(&gone.node);
         }
         if let Some(come) = self.add {
@@ -113,7 +122,7 @@ impl Move {
 
     /// Whether a replica comes to this node or goes from it.
     pub fn involves(&self, node: NodeId) -> bool {
-        self.add.is_some_and(|seat| seat.node == node) || self.remove.is_some_and(|seat| seat.node == node)
+        self.add.into_iter().chain(self.leaving()).any(|seat| seat.node == node)
     }
 
     /// The placement of its shard once it has ended.

@@ -183,9 +183,10 @@ impl<'a> Plan<'a> {
                 plan.load.entry(*node).or_default().replicas += 1;
             }
         }
-        for Move { shard, add, remove, .. } in observed.moves.values() {
+        for Move { shard, add, remove, also, .. } in observed.moves.values() {
             let node = |seat: &Option<Seat>| seat.map(|seat| seat.node);
             plan.shift(*shard, node(add), node(remove));
+            plan.shift(*shard, None, node(also));
         }
         plan
     }

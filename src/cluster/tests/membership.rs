@@ -46,6 +46,9 @@ pub(super) fn busy() -> Cluster {
     apply(&mut cluster, &Command::RemoveNode { node: NodeId(8) });
     begun(&mut cluster, 0, Some(7), Some(2));
     begun(&mut cluster, u32::MAX, Some(7), Some(1));
+    let removal = begun(&mut cluster, 1, None, Some(4));
+    apply(&mut cluster, &Command::ConfirmMove { id: removal.id });
+    apply(&mut cluster, &Command::WidenMove { id: removal.id, remove: NodeId(5) });
     cluster
 }
 
@@ -59,6 +62,8 @@ pub(super) fn everything(cluster: &Cluster) -> Vec<Command> {
         begin(cluster, u32::MAX, Some(6), None),
         Command::EndMove { id: MoveId(1) },
         Command::CancelMove { id: MoveId(2) },
+        Command::ConfirmMove { id: MoveId(3) },
+        Command::WidenMove { id: MoveId(3), remove: NodeId(5) },
         add(9),
         replace(3, 555),
         Command::DrainNode { node },
@@ -132,6 +137,58 @@ fn a_cancelled_move_leaves_nothing_but_a_dead_replica_id() {
     assert_eq!((cluster.shards(), cluster.moves()), (before.shards(), before.moves()));
     let second = begun(&mut cluster, 0, Some(4), Some(1));
     assert!(second.id > first.id && second.add.unwrap().replica > first.add.unwrap().replica);
+}
+
+#[test]
+fn a_dead_replica_goes_with_a_removal_that_is_confirmed_and_neither_comes_back() {
+    let mut cluster = placed_on(4, 3);
+    let shard = ShardId(0);
+    let Move { id, .. } = begun(&mut cluster, 0, None, Some(2));
+    let widen = |node: u64| Command::WidenMove { id, remove: NodeId(node) };
+    assert_eq!(refused(&mut cluster, &widen(3)), CommandRefusal::NotWidened { id }, "it can still be given up");
+    apply(&mut cluster, &Command::ConfirmMove { id });
+    assert_eq!(refused(&mut cluster, &widen(2)), CommandRefusal::NotWidened { id }, "that one goes anyway");
+    assert_eq!(refused(&mut cluster, &widen(4)), CommandRefusal::NotHeld { shard, node: NodeId(4) });
+    let Applied::Widened { widened } = apply(&mut cluster, &widen(3)) else { panic!("it was refused") };
+    let leaving: Vec<NodeId> = widened.leaving().map(|seat| seat.node).collect();
+    assert_eq!(leaving, [NodeId(2), NodeId(3)]);
+    assert_eq!(apply(&mut cluster, &widen(3)), Applied::Nothing, "said again");
+    assert_eq!(refused(&mut cluster, &widen(1)), CommandRefusal::NotWidened { id }, "one is enough");
+    assert_eq!(refused(&mut cluster, &Command::CancelMove { id }), CommandRefusal::Confirmed { id });
+    let remove = Command::RemoveNode { node: NodeId(3) };
+    assert_eq!(refused(&mut cluster, &remove), CommandRefusal::InMove { node: NodeId(3), shard, id });
+    for seat in widened.leaving() {
+        assert_eq!(cluster.holds(seat.node, store(seat.node.0))[&shard], Duty::Leaving(seat.replica));
+    }
+    assert_eq!(cluster.staying().placement(shard).unwrap().replicas.len(), 1);
+    ended(&mut cluster, id);
+    let stays: Vec<NodeId> = cluster.placement(shard).unwrap().replicas.keys().copied().collect();
+    assert_eq!(stays, [NodeId(1)]);
+    for seat in widened.leaving() {
+        assert!(!cluster.holds(seat.node, store(seat.node.0)).contains_key(&shard));
+        let again = begun(&mut cluster, 0, Some(seat.node.0), None);
+        assert!(again.add.unwrap().replica > seat.replica.max(widened.also.unwrap().replica), "as another replica");
+        apply(&mut cluster, &Command::CancelMove { id: again.id });
+    }
+}
+
+#[test]
+fn somebody_stays_whoever_goes_with_a_removal_and_voters_that_go_from_nodes_that_live_observe() {
+    let mut cluster = placed_on(5, 3);
+    let Move { id, .. } = begun(&mut cluster, u32::MAX, None, Some(1));
+    apply(&mut cluster, &Command::ConfirmMove { id });
+    apply(&mut cluster, &Command::WidenMove { id, remove: NodeId(2) });
+    ended(&mut cluster, id);
+    assert_eq!(cluster.metadata().replicas.len(), 3);
+    for node in [1, 2] {
+        assert_eq!(cluster.holds(NodeId(node), store(node))[&METADATA], Duty::Observer(ReplicaId(node)));
+    }
+    let Move { id, .. } = begun(&mut cluster, u32::MAX, None, Some(3));
+    ended(&mut cluster, id);
+    let Move { id, .. } = begun(&mut cluster, u32::MAX, None, Some(4));
+    apply(&mut cluster, &Command::ConfirmMove { id });
+    let last = Command::WidenMove { id, remove: NodeId(5) };
+    assert_eq!(refused(&mut cluster, &last), CommandRefusal::LastReplica { shard: METADATA, node: NodeId(5) });
 }
 
 #[test]
@@ -355,6 +412,7 @@ fn a_cluster_whose_numbers_are_spent_refuses_what_would_take_another() {
 #[test]
 fn everything_there_can_be_comes_back_from_a_snapshot() {
     let cluster = busy();
-    assert!(cluster.moves().len() == 2 && !cluster.lost().is_empty() && !cluster.draining().is_empty());
+    assert!(cluster.moves().len() == 3 && cluster.moves().values().any(|under_way| under_way.also.is_some()));
+    assert!(!cluster.lost().is_empty() && !cluster.draining().is_empty());
     assert_eq!(Cluster::decode(&cluster.encode()).unwrap(), cluster);
 }

@@ -98,6 +98,7 @@ impl Scene {
             remove: wish.remove.map(|node| seat(node, 0)),
             why: wish.why,
             confirmed: true,
+            also: None,
         };
         self.next += 1;
         if wish.shard == ShardId::METADATA {
@@ -243,6 +244,7 @@ fn one_node_takes_no_more_than_a_few_replicas_at_a_time() {
         remove: seat(1, 22),
         why: MoveReason::Rehome,
         confirmed: false,
+        also: None,
     };
     scene.moves.insert(shard, under_way);
     assert_eq!(onto(&scene), limits::MOVES_PER_NODE_MAX - 1);
