@@ -197,6 +197,8 @@ pub struct Board {
     room: Arc<watch::Sender<Room>>,
     fill: Arc<watch::Sender<Fill>>,
     leading: Arc<watch::Sender<bool>>,
+    /// Counts how often a replica here began or ceased to lead.
+    news: Arc<watch::Sender<u64>>,
     unfit: Arc<watch::Sender<BTreeSet<NodeId>>>,
     /// How short of memory each connected peer is.
     pressure: Arc<watch::Sender<BTreeMap<NodeId, Pressure>>>,
@@ -222,6 +224,7 @@ impl Board {
             room: Arc::new(watch::Sender::new(Room::Ample)),
             fill: Arc::default(),
             leading: Arc::new(watch::Sender::new(true)),
+            news: Arc::default(),
             unfit: Arc::default(),
             pressure: Arc::default(),
             clocks: Arc::default(),
@@ -252,6 +255,35 @@ impl Board {
     /// The node that leads a shard, as far as this node knows.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.seat(shard)?.borrow().standing.leader
+    }
+
+    /// Publishes how the replica of a shard stands here.
+    pub fn stands(&self, standing: Standing) {
+        let Some(seat) = self.seat(standing.shard) else { return };
+        let (led, leads) = (seat.borrow().standing.role == Role::Leader, standing.role == Role::Leader);
+        seat.send_modify(|seat| seat.standing = standing);
+        if led != leads {
+            self.news.send_modify(|news| *news += 1);
+        }
+    }
+
+    /// Changes whenever a replica here begins or ceases to lead: nodes without a replica of the shard learn it no other way.
+    pub fn news(&self) -> &watch::Sender<u64> {
+        &self.news
+    }
+
+    /// Who leads a shard without a replica here, by the word of a node that was asked as its leader and is not. A node that
+    /// says itself that it leads knows better.
+    pub fn points_to(&self, shard: ShardId, asked: NodeId, leader: NodeId) {
+        let Some(seat) = self.seat(shard).filter(|_| leader != asked && leader != self.node) else { return };
+        seat.send_if_modified(|Seat { standing, .. }| {
+            let knows_better = standing.leader.is_some_and(|known| known != asked);
+            let news = standing.phase == Phase::Absent && !knows_better;
+            if news {
+                standing.leader = Some(leader);
+            }
+            news
+        });
     }
 
     /// The heads of all shards here together.
@@ -473,5 +505,39 @@ mod tests {
         assert!(!board.is_peer_fit(NodeId(3)) && board.is_peer_fit(NodeId(2)));
         board.lost(NodeId(3));
         assert_eq!(board.leader(ShardId(3)), None);
+    }
+
+    #[test]
+    fn who_does_not_lead_points_to_who_does_unless_that_one_has_spoken_or_a_replica_is_here() {
+        let board = board();
+        let (shard, deposed) = (ShardId(3), NodeId(2));
+        board.heard(deposed, &Leadership::new(true, 0, [shard]));
+        board.points_to(shard, deposed, NodeId(1));
+        assert_eq!(board.leader(shard), Some(deposed), "this node holds no replica");
+        board.points_to(shard, deposed, NodeId(3));
+        assert_eq!(board.leader(shard), Some(NodeId(3)));
+        board.points_to(shard, deposed, NodeId(4));
+        assert_eq!(board.leader(shard), Some(NodeId(3)), "an old word");
+        board.heard(NodeId(4), &Leadership::new(true, 0, [shard]));
+        board.heard(NodeId(3), &Leadership::new(true, 0, []));
+        assert_eq!(board.leader(shard), Some(NodeId(4)));
+        board.stands(Standing { phase: Phase::Serving, leader: Some(deposed), ..Standing::unknown(shard) });
+        board.points_to(shard, deposed, NodeId(3));
+        assert_eq!(board.leader(shard), Some(deposed), "the replica here knows");
+    }
+
+    #[test]
+    fn a_replica_that_begins_or_ceases_to_lead_is_news_and_nothing_else_is() {
+        let board = board();
+        let stands = |role| board.stands(Standing { role, ..Standing::unknown(ShardId(2)) });
+        let news = || *board.news().borrow();
+        stands(Role::Follower);
+        stands(Role::Candidate);
+        assert_eq!(news(), 0);
+        stands(Role::Leader);
+        stands(Role::Leader);
+        assert_eq!((news(), board.leadership(0).has(ShardId(2))), (1, true));
+        stands(Role::Follower);
+        assert_eq!((news(), board.leadership(0).has(ShardId(2))), (2, false));
     }
 }

@@ -109,6 +109,10 @@ impl Inbound for Reception {
         self.greeting.borrow().ours(&leadership)
     }
 
+    fn news(&self) -> watch::Receiver<u64> {
+        self.site.board.news().subscribe()
+    }
+
     fn changed(&self, peer: NodeId, state: PeerState) {
         if state != PeerState::Connected {
             self.site.board.lost(peer);

@@ -226,6 +226,8 @@ pub const HELLO_BYTES_MAX: usize = 32 * KIB;
 pub const REFUSAL_BYTES_MAX: usize = 512;
 /// Heartbeats between hellos of a link that is up; a change is told at once.
 pub const HELLO_EVERY: u32 = 8;
+/// How long news that a node tells at once wait for more of them: leaders change in groups.
+pub const LINK_NEWS_LINGER: Duration = Duration::from_millis(5);
 /// How long a node that was removed from the cluster stays a peer: it is told so by hellos, of which one comes each second.
 pub const LINK_FAREWELL: Duration = Duration::from_secs(3);
 /// Least time between two flushes of a link, so that a burst of small messages shares frames.

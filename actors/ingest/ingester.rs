@@ -297,15 +297,16 @@ impl IngesterState {
     }
 
     fn landed(&mut self, flight: u64, outcome: AppendOutcome) {
-        let Some(Flight { shard, carried, .. }) = self.flights.remove(&flight) else { return };
+        let Some(Flight { shard, to, carried }) = self.flights.remove(&flight) else { return };
         let lane = self.lanes.get_mut(&shard).expect("a lane outlives its flights");
         lane.in_flight -= 1;
         let verdicts = match outcome {
             AppendOutcome::Applied(verdicts) if verdicts.len() == carried.len() => verdicts,
-            AppendOutcome::Applied(_)
-            | AppendOutcome::Governed(_)
-            | AppendOutcome::NotLeader(_)
-            | AppendOutcome::Unknown => {
+            AppendOutcome::NotLeader(leader) => {
+                self.turned_away(shard, to, leader, carried);
+                return;
+            }
+            AppendOutcome::Applied(_) | AppendOutcome::Governed(_) | AppendOutcome::Unknown => {
                 self.put_back(shard, carried, Hitch::NoLeader);
                 return;
             }
@@ -337,6 +338,28 @@ impl IngesterState {
             self.put_back(shard, again, Hitch::NoLeader);
         }
         self.pump(shard);
+    }
+
+    /// The node that was asked does not lead. Where another is known to by now it is asked at once, and where that one does
+    /// not lead either a little later.
+    fn turned_away(
+        &mut self,
+        shard: ShardId,
+        asked: NodeId,
+        leader: Option<NodeId>,
+        carried: Vec<(u64, u64, SubBatch)>,
+    ) {
+        let board = &self.arguments.board;
+        if let Some(leader) = leader {
+            board.points_to(shard, asked, leader);
+        }
+        let elsewhere = board.leader(shard).is_some_and(|leader| leader != asked);
+        let first = self.lanes.get(&shard).is_some_and(|lane| lane.trouble.is_none());
+        self.put_back(shard, carried, Hitch::NoLeader);
+        if elsewhere && first {
+            self.lanes.entry(shard).or_default().go_on();
+            self.pump(shard);
+        }
     }
 
     /// Puts what came back into its old place, to be sent again a little later.
@@ -449,6 +472,11 @@ impl Lane {
         self.trouble = Some(Trouble { not_before: now + hitch.wait(), since, hitch });
     }
 
+    /// Waits no longer; since when nothing landed is still remembered.
+    fn go_on(&mut self) {
+        self.trouble = self.trouble.map(|trouble| Trouble { not_before: trouble.since, ..trouble });
+    }
+
     /// Why nothing landed for as long as a client is made to wait for a new leader, where that is so.
     fn stuck(&self, now: Instant) -> Option<Hitch> {
         let trouble = self.trouble.filter(|trouble| now - trouble.since >= limits::UNAVAILABLE_AFTER / 2);
@@ -469,5 +497,28 @@ impl Lane {
             carried.push((place, request, part));
         }
         carried
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_goes_on_at_once_where_another_leader_is_known_and_still_counts_from_its_first_trouble() {
+        let mut lane = Lane::default();
+        lane.go_on();
+        assert!(lane.trouble.is_none());
+        lane.hold(Hitch::NoLeader);
+        let began = Instant::now();
+        let waits = |lane: &Lane, now: Instant| lane.trouble.map(|trouble| (trouble.not_before > now, trouble.since));
+        assert_eq!(waits(&lane, began), Some((true, began)));
+        tokio::time::advance(LEADER_POLL / 2).await;
+        lane.go_on();
+        assert_eq!(waits(&lane, Instant::now()), Some((false, began)));
+        tokio::time::advance(limits::UNAVAILABLE_AFTER).await;
+        assert!(lane.stuck(Instant::now()) == Some(Hitch::NoLeader));
+        lane.hold(Hitch::NoLeader);
+        assert_eq!(waits(&lane, Instant::now()), Some((true, began)));
     }
 }

@@ -55,8 +55,11 @@ pub trait Inbound: Send + Sync + 'static {
     /// Why not; both ends show it, and the peer is asked again.
     fn hello(&self, from_claimed: NodeId, hello: Bytes) -> Result<(), String>;
 
-    /// What this node says about itself. Asked once a second; a change is told at once.
+    /// What this node says about itself. Asked once a second, and when there is news; a change is told at once.
     fn our_hello(&self) -> Bytes;
+
+    /// Changes whenever this node has something to say about itself that cannot wait for a second.
+    fn news(&self) -> watch::Receiver<u64>;
 
     /// A link stands otherwise than before.
     fn changed(&self, peer: NodeId, state: PeerState);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond::id::{NodeId, ShardId};
-use millpond::limits::{FRAME_BYTES_MAX, LINK_HEARTBEAT, LINK_LINGER};
+use millpond::limits::{FRAME_BYTES_MAX, LINK_HEARTBEAT, LINK_LINGER, LINK_NEWS_LINGER};
 use millpond::link::{CallFailure, Effect, Event, Fault, Header, Life, Link, Method, State};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -30,6 +30,10 @@ pub enum PeerLinkMessage {
     Flush,
     /// The transport has a fresh connection.
     Opened,
+    /// This node has something to say about itself.
+    News,
+    /// Say it.
+    Tell,
     /// A frame came.
     Frame {
         /// Its header.
@@ -111,6 +115,8 @@ pub struct PeerLinkState {
     started: Instant,
     flush: Flush,
     flushed: Instant,
+    /// Whether news will be told in a moment.
+    telling: bool,
     ticks: u64,
     calls: u64,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, CallError>>>,
@@ -138,6 +144,7 @@ impl Actor for PeerLinkActor {
             started: now,
             flush: Flush::None,
             flushed: now,
+            telling: false,
             ticks: 0,
             calls: 0,
             waiting: BTreeMap::new(),
@@ -145,6 +152,11 @@ impl Actor for PeerLinkActor {
         state.advance(myself, Event::Opened);
         state.show(None);
         myself.cast_every(LINK_HEARTBEAT, || PeerLinkMessage::Tick);
+        let (watcher, mut news) = (myself.clone(), state.arguments.inbound.news());
+        tokio::spawn(async move {
+            // Ends with this life of the actor, or with the node.
+            while news.changed().await.is_ok() && watcher.cast(PeerLinkMessage::News).is_ok() {}
+        });
         Ok(state)
     }
 
@@ -164,6 +176,15 @@ impl Actor for PeerLinkActor {
             PeerLinkMessage::Opened => {
                 state.advance(myself, Event::Hello(state.arguments.inbound.our_hello()));
                 state.advance(myself, Event::Opened);
+            }
+            PeerLinkMessage::News => {
+                if !std::mem::replace(&mut state.telling, true) {
+                    drop(myself.cast_after(LINK_NEWS_LINGER, PeerLinkMessage::Tell));
+                }
+            }
+            PeerLinkMessage::Tell => {
+                state.telling = false;
+                state.advance(myself, Event::Hello(state.arguments.inbound.our_hello()));
             }
             PeerLinkMessage::Frame { header, payload } => {
                 state.advance(myself, Event::Frame { header: *header, payload });

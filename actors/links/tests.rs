@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError, Weak};
 
 use millpond::cluster::{Applied, Command, Member, cluster_id};
 use millpond::id::{Index, ReplicaId, StoreId};
+use millpond::limits::LINK_NEWS_LINGER;
 use millpond::storage::disk::{Disk, DiskFile, OpenMode};
 
 use super::*;
@@ -129,6 +130,8 @@ struct Node {
     came: Mutex<Vec<(ShardId, Bytes)>>,
     states: Mutex<Vec<PeerState>>,
     refuse: Mutex<bool>,
+    news: watch::Sender<u64>,
+    hellos: AtomicU64,
 }
 
 impl Inbound for Node {
@@ -157,7 +160,12 @@ impl Inbound for Node {
     }
 
     fn our_hello(&self) -> Bytes {
+        self.hellos.fetch_add(1, Ordering::Relaxed);
         Bytes::from_static(b"millpond")
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     fn changed(&self, _: NodeId, state: PeerState) {
@@ -264,6 +272,20 @@ async fn a_burst_of_raft_messages_shares_a_frame() {
     tokio::time::sleep(Duration::from_millis(2)).await;
     assert_eq!(two.node.came.lock().unwrap().len(), 64);
     assert!(wire.frames.load(Ordering::Relaxed) - before <= 2, "64 messages took many frames");
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_are_told_at_once_and_a_burst_of_them_together() {
+    let (_wire, one, _two) = pair().await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let before = one.node.hellos.load(Ordering::Relaxed);
+    for _ in 0..16 {
+        one.node.news.send_modify(|news| *news += 1);
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(LINK_NEWS_LINGER * 2).await;
+    let told = one.node.hellos.load(Ordering::Relaxed) - before;
+    assert_eq!(told, 1, "asked again within {:?}", LINK_NEWS_LINGER * 2);
 }
 
 #[tokio::test(start_paused = true)]

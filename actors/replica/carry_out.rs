@@ -195,7 +195,6 @@ impl ReplicaState {
     /// Shows on the board how this replica stands.
     pub(super) fn publish(&self) {
         let arguments = &self.arguments;
-        let Some(seat) = arguments.board.seat(arguments.group.shard) else { return };
         let standing = self.standing();
         self.myself.detail("role", format_args!("{:?}", standing.role));
         self.myself.detail("term", standing.term);
@@ -206,7 +205,7 @@ impl ReplicaState {
         if let Some(leader) = standing.leader {
             self.myself.detail("leader", leader);
         }
-        seat.send_modify(|seat| seat.standing = standing);
+        arguments.board.stands(standing);
     }
 
     fn standing(&self) -> Standing {

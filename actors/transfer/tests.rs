@@ -81,6 +81,10 @@ impl Inbound for Desk {
         Bytes::from_static(b"hello")
     }
 
+    fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::channel(0).1
+    }
+
     fn changed(&self, _: NodeId, _: PeerState) {}
 
     fn restarted(&self, _: NodeId, _: Boot) {}

@@ -79,6 +79,10 @@ impl Inbound for Speaking {
         Bytes::from_static(b"good")
     }
 
+    fn news(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
     fn changed(&self, peer: NodeId, state: PeerState) {
         say(&format!("changed {peer} {state:?}"));
     }
