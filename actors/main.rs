@@ -2,14 +2,13 @@
 
 mod commands;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    backup, bench, completions, config_check, crash, demo, fmt, node, query, rebalance, replication, restore, send,
-    serve, shard, status, tail, tree,
+    backup, bench, completions, config_check, crash, demo, fmt, is_closed_pipe, labels, node, query, rebalance,
+    replication, restore, send, series, serve, shard, status, tail, tree,
 };
 
 /// A highly available log store: three equal nodes, one binary
@@ -22,7 +21,8 @@ use commands::{
   millpond query '{service_name="syslog"} |= "error"' search it
   millpond tail '{service_name="syslog"}'             follow it
 
-Exit codes of every command: 0 done, 1 failed, 2 wrong usage. `serve` has more; see `millpond serve --help`."#)]
+Exit codes of every command: 0 done, 1 failed, 2 wrong usage. `serve` has more, and searches with --fail-empty have those of
+grep; see their --help."#)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +35,8 @@ enum Command {
     Send(send::Args),
     Query(query::Args),
     Tail(tail::Args),
+    Labels(labels::Args),
+    Series(series::Args),
     Fmt(fmt::Args),
     Status(status::Args),
     Tree(tree::Args),
@@ -64,8 +66,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     outcome.unwrap_or_else(|error| {
         // A pipe that was closed, as by `head`, is the wish of who closed it.
-        if error.root_cause().downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-        {
+        if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
         eprintln!("error: {error:#}");
@@ -80,6 +81,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(args) => send::run(args).await,
         Command::Query(args) => query::run(args).await,
         Command::Tail(args) => tail::run(args).await,
+        Command::Labels(args) => labels::run(args).await,
+        Command::Series(args) => series::run(args).await,
         Command::Fmt(args) => fmt::run(args),
         Command::Status(args) => status::run(args).await,
         Command::Tree(args) => tree::run(args).await,

@@ -10,20 +10,28 @@ pub(crate) mod config_check;
 pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod fmt;
+pub(crate) mod labels;
 pub(crate) mod node;
 pub(crate) mod query;
+mod range;
 pub(crate) mod rebalance;
 pub(crate) mod replication;
 pub(crate) mod restore;
+mod screen;
+mod search;
 pub(crate) mod send;
+pub(crate) mod series;
 pub(crate) mod serve;
 pub(crate) mod shard;
 mod split_brain;
 pub(crate) mod status;
+mod table;
 pub(crate) mod tail;
 mod traffic;
 pub(crate) mod tree;
 mod whole;
+
+pub(crate) use search::is_closed_pipe;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -32,7 +40,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use millpond_actors::load::Client;
-use millpond_actors::moment;
 use serde::de::DeserializeOwned;
 
 /// How long an operator's question may take; a tree of all nodes waits for a dead one.
@@ -91,13 +98,6 @@ pub(crate) async fn ask<T: DeserializeOwned>(nodes: &NodesArgs, path: &str) -> a
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// A moment given on the command line.
-pub(crate) fn moment_argument(text: &str) -> Result<i64, String> {
-    moment::parse(text).ok_or_else(|| {
-        format!("`{text}` is not a moment; write RFC 3339 such as 2026-11-21T08:00:00Z, or seconds or nanoseconds since 1970")
-    })
 }
 
 /// `name=value` given on the command line.
@@ -179,6 +179,12 @@ impl Paint {
         Self { terminal: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
     }
 
+    /// For text that no terminal reads.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { terminal: false }
+    }
+
     /// Whether escape sequences are welcome.
     pub(crate) fn colour(self) -> bool {
         self.terminal
@@ -192,6 +198,11 @@ impl Paint {
     /// Text that stands out.
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
+    }
+
+    /// What is drawn.
+    pub(crate) fn accent(self, text: &str) -> String {
+        self.paint("36", text)
     }
 
     /// A line in the colour of its level.
