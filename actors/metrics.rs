@@ -106,6 +106,8 @@ pub struct Metrics {
     dropped_bytes: Counter,
     query: Timed,
     queries: Counters<2>,
+    queries_running: Gauge,
+    scans_running: Gauge,
     tails: Gauge,
     transfer_bytes: Counters<1>,
     transfers: Counters<1>,
@@ -117,6 +119,23 @@ pub struct Metrics {
     backups: Counters<1>,
     backup_last_success: Gauge,
     insecure: Gauge,
+}
+
+/// Counts in a gauge what runs.
+#[derive(Debug)]
+pub struct Running(Gauge);
+
+impl Running {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -155,6 +174,8 @@ impl Metrics {
             dropped_bytes: Counter::default(),
             query: Family::new_with_constructor(durations),
             queries: Family::default(),
+            queries_running: Gauge::default(),
+            scans_running: Gauge::default(),
             tails: Gauge::default(),
             transfer_bytes: Family::default(),
             transfers: Family::default(),
@@ -210,6 +231,12 @@ impl Metrics {
         registry.register("retention_dropped_bytes", "Bytes of their files", self.dropped_bytes.clone());
         registry.register("query_seconds", "Time of one query, by kind", self.query.clone());
         registry.register("queries", "Queries answered, by kind and status", self.queries.clone());
+        registry.register("queries_running", "Queries that run, of clients of this node", self.queries_running.clone());
+        registry.register(
+            "scans_running",
+            "Scans of shards that run here, of any node's queries",
+            self.scans_running.clone(),
+        );
         registry.register("tails", "Tails that are open", self.tails.clone());
         registry.register(
             "transfer_bytes",
@@ -289,6 +316,16 @@ impl Metrics {
         let kind = ("kind", kind.to_owned());
         self.query.get_or_create(std::array::from_ref(&kind)).observe(took.as_secs_f64());
         self.queries.get_or_create(&[kind, ("status", status.to_string())]).inc();
+    }
+
+    /// A query runs as long as what this gives is held.
+    pub fn query_runs(&self) -> Running {
+        Running::new(&self.queries_running)
+    }
+
+    /// A scan runs as long as what this gives is held.
+    pub fn scan_runs(&self) -> Running {
+        Running::new(&self.scans_running)
     }
 
     /// A tail was opened.

@@ -150,7 +150,8 @@ impl Inbound for Node {
             | Method::Report
             | Method::Plan
             | Method::Transfer
-            | Method::Seal => drop(answer),
+            | Method::Seal
+            | Method::Leave => drop(answer),
         }
     }
 

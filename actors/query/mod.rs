@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use millpond::id::ShardId;
+use millpond::id::{NodeId, ShardId};
 use millpond::limits;
 use millpond::query::QueryError;
 use millpond::query::answer::Encoding;
@@ -27,8 +27,10 @@ use tokio::time::{Instant, timeout_at};
 pub use tails::{Tail, TailQuestion};
 
 use crate::links::Answer;
+use crate::metrics::Running;
 use crate::site::Site;
 use crate::supervision::{Address, ChildSpec, Restart, SupervisorActor, SupervisorMessage};
+use peer::Peers;
 use querier::{Querier, QuerierMessage};
 use reader::Reader;
 use tails::Places;
@@ -47,6 +49,8 @@ pub struct Question {
     pub partial: bool,
     /// How metadata is shown.
     pub encoding: Encoding,
+    /// Whether the answer says how it came about.
+    pub explain: bool,
 }
 
 /// Whose copy of a shard is read.
@@ -66,12 +70,16 @@ pub struct QueryGate {
     tickets: Arc<AtomicU64>,
     running: Arc<Semaphore>,
     queued: Arc<AtomicUsize>,
-    peers: Arc<Semaphore>,
+    peers: Peers,
     tails: Places,
 }
 
 /// Room for one query that runs. Dropping it gives the room back.
-type Permit = OwnedSemaphorePermit;
+#[derive(Debug)]
+struct Permit {
+    _room: OwnedSemaphorePermit,
+    _counted: Running,
+}
 
 impl QueryGate {
     /// A gate whose queriers have their seats in the tree and do not run yet. Scans run on at most `workers` threads.
@@ -83,7 +91,7 @@ impl QueryGate {
             tickets: Arc::default(),
             running: Arc::new(Semaphore::new(limits::QUERIES_RUNNING_MAX)),
             queued: Arc::default(),
-            peers: Arc::new(Semaphore::new(limits::PEER_SCANS_MAX)),
+            peers: Peers::default(),
             tails: Places::default(),
         }
     }
@@ -158,17 +166,24 @@ impl QueryGate {
     }
 
     /// Answers another node that reads a shard here.
-    pub fn serve_peer(&self, body: Bytes, answer: Answer) {
-        peer::serve(&self.reader, Arc::clone(&self.peers), body, answer);
+    pub fn serve_peer(&self, from: NodeId, body: &[u8], answer: Answer) {
+        self.peers.serve(&self.reader, from, body, answer);
+    }
+
+    /// Stops what another node reads here: its client has left.
+    pub fn leave_peer(&self, from: NodeId, body: &[u8], answer: Answer) {
+        self.peers.leave(from, body);
+        answer.send(Ok(Bytes::new()));
     }
 
     async fn admit(&self, deadline: Instant) -> Result<Permit, QueryError> {
-        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(permit);
+        let permit = |room| Permit { _room: room, _counted: self.site().metrics.query_runs() };
+        if let Ok(room) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(permit(room));
         }
         let _place = Queued::take(&self.queued)?;
         match timeout_at(deadline, Arc::clone(&self.running).acquire_owned()).await {
-            Ok(permit) => Ok(permit.expect("it is never closed")),
+            Ok(room) => Ok(permit(room.expect("it is never closed"))),
             Err(_) => Err(QueryError::Deadline),
         }
     }

@@ -21,7 +21,7 @@ use ractor::RpcReplyPort;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::reader::Reader;
+use super::reader::{Reader, micros};
 use super::{Permit, Question};
 use crate::supervision::{Actor, ActorError, Own};
 
@@ -54,7 +54,7 @@ pub(super) enum QuerierMessage {
         /// Its place among the errands of the query.
         errand: u64,
         /// What the shard holds of the answer.
-        outcome: Result<Partial, QueryError>,
+        outcome: Result<Box<Partial>, QueryError>,
     },
     /// A query has reached its deadline.
     Expired {
@@ -80,6 +80,7 @@ struct Running {
     gather: Gather,
     queued: Duration,
     since: Instant,
+    gathered: Duration,
     deadline: Instant,
     timer: Task,
     waiting: VecDeque<Errand>,
@@ -144,7 +145,8 @@ impl QuerierState {
         permit: Permit,
         reply: RpcReplyPort<Result<Bytes, QueryError>>,
     ) {
-        let gather = Gather::new(question.query.clone(), &question.tenant).hiding(self.reader.hidden());
+        let gather = Gather::new(question.query.clone(), &question.tenant);
+        let gather = gather.hiding(self.reader.hidden()).explaining(question.explain);
         let requests: Vec<Arc<ShardRequest>> = gather.requests().into_iter().map(Arc::new).collect();
         let mut waiting = VecDeque::new();
         for shard in (0..self.reader.site().board.shards()).map(ShardId) {
@@ -155,9 +157,21 @@ impl QuerierState {
         let since = Instant::now();
         let expired = self.myself.cast_after(deadline - since, QuerierMessage::Expired { ticket });
         let timer = Task(expired);
-        let errands = BTreeMap::new();
-        let running =
-            Running { question, gather, queued, since, deadline, timer, waiting, errands, numbered: 0, reply, permit };
+        let (errands, gathered, numbered) = (BTreeMap::new(), Duration::ZERO, 0);
+        let running = Running {
+            question,
+            gather,
+            queued,
+            since,
+            gathered,
+            deadline,
+            timer,
+            waiting,
+            errands,
+            numbered,
+            reply,
+            permit,
+        };
         self.queries.insert(ticket, running);
         self.pump(ticket);
     }
@@ -172,7 +186,12 @@ impl QuerierState {
             let (number, deadline) = (running.numbered, running.deadline);
             let (myself, reader, sent) = (self.myself.clone(), self.reader.clone(), errand.clone());
             let task = tokio::spawn(async move {
-                let outcome = reader.read(sent.shard, &sent.request, deadline).await;
+                let asked = Instant::now();
+                let read = reader.read(sent.shard, &sent.request, deadline).await;
+                let outcome = read.map(|mut partial| {
+                    partial.made.asked = micros(asked.elapsed());
+                    Box::new(partial)
+                });
                 // A querier that ended has dropped its clients.
                 let _ = myself.cast(QuerierMessage::Found { ticket, errand: number, outcome });
             });
@@ -183,11 +202,14 @@ impl QuerierState {
         }
     }
 
-    fn found(&mut self, ticket: u64, errand: u64, outcome: Result<Partial, QueryError>) {
+    fn found(&mut self, ticket: u64, errand: u64, outcome: Result<Box<Partial>, QueryError>) {
         let Some(running) = self.queries.get_mut(&ticket) else { return };
         let Some((Errand { shard, number, .. }, _)) = running.errands.remove(&errand) else { return };
         let may_miss = running.question.partial || millpond::mutant!(MissingShardLeftOut);
-        match outcome.and_then(|partial| running.gather.add(number, partial)) {
+        let began = Instant::now();
+        let next = outcome.and_then(|partial| running.gather.add(number, *partial));
+        running.gathered += began.elapsed();
+        match next {
             Ok(None) => {}
             Ok(Some(request)) => running.waiting.push_front(Errand { shard, number, request: Arc::new(request) }),
             Err(error) if may_miss && is_loss(&error) => running.gather.miss(shard, error.to_string()),
@@ -204,14 +226,13 @@ impl QuerierState {
     }
 
     fn conclude(&mut self, ticket: u64) {
-        let Some(Running { question, gather, queued, since, reply, timer, permit, .. }) = self.queries.remove(&ticket)
-        else {
-            return;
-        };
+        let Some(running) = self.queries.remove(&ticket) else { return };
+        let Running { question, gather, queued, since, gathered, reply, timer, permit, .. } = running;
         drop(timer);
         self.reader.work(move || {
+            let began = Instant::now();
             let answer = gather.finish();
-            let took = Took { queued, ran: since.elapsed() };
+            let took = Took { queued, ran: since.elapsed(), gathered, merged: began.elapsed() };
             let _ = reply.send(answer.map(|answer| answer.to_json(question.encoding, took).into()));
             drop(permit);
         });

@@ -2,15 +2,15 @@
 //! the leader's copy is damaged through another replica that has at least as much.
 //!
 //! Scans run on worker threads, a few blocks a turn, so that they leave room for whoever stores records. A future of
-//! this file that is dropped stops its scan at the next block.
+//! this file that is dropped stops its scan at the next block, or within one at the next record that stages work on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use millpond::id::{NodeId, ShardId};
 use millpond::limits;
-use millpond::query::partial::Partial;
+use millpond::query::partial::{Made, Partial};
 use millpond::query::plan::{Hidden, ShardRequest};
 use millpond::query::scan::Scan;
 use millpond::query::{QueryError, View};
@@ -20,10 +20,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::peer::{PeerRequest, PeerSource};
+use super::peer::{Leaving, PeerRequest, PeerSource, Ticket};
 use crate::board::{LEADER_POLL, Phase};
 use crate::env::Lane;
-use crate::links::{FaultCode, Method};
+use crate::links::{CallError, FaultCode, Method};
+use crate::metrics::Running;
 use crate::replica::{ReadRefusal, ReplicaMessage};
 use crate::scrubber::{ScrubberMessage, Suspect, scrubber_seat};
 use crate::site::Site;
@@ -38,6 +39,13 @@ pub(super) struct Reader {
     retention: Arc<Policy>,
     /// Turns of scans on worker threads.
     turns: Arc<Semaphore>,
+    /// Requests to other nodes so far.
+    calls: Arc<AtomicU64>,
+}
+
+/// A duration as parts carry it.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Why one attempt gave nothing.
@@ -79,7 +87,7 @@ impl Reader {
     /// A reader that has at most so many turns on worker threads at once.
     pub(super) fn new(site: Site, workers: usize) -> Self {
         let retention = Arc::new(site.config.cluster.retention.policy(site.board.shards()));
-        Self { site, retention, turns: Arc::new(Semaphore::new(workers)) }
+        Self { site, retention, turns: Arc::new(Semaphore::new(workers)), calls: Arc::default() }
     }
 
     /// What the retention hides now, by the clock of this node as far as the others agree with it. Shard time would not
@@ -175,8 +183,8 @@ impl Reader {
         if let Some(past) = past {
             self.wait_past(shard, past).await;
         }
-        let view = self.view(shard, true).await?;
-        self.scan(view, request).await
+        let (view, made) = self.view(shard, true).await?;
+        self.scan(view, made, request).await
     }
 
     /// Waits until the replica of this node has applied past an offset, does not lead, or a while is over.
@@ -193,9 +201,9 @@ impl Reader {
     /// leader that has just started has not applied yet what its log holds.
     pub(super) async fn read_local(&self, shard: ShardId, request: &Arc<ShardRequest>) -> Result<Partial, QueryError> {
         if self.site.board.leader(shard) == Some(self.site.env.node)
-            && let Ok(view) = self.view(shard, true).await
+            && let Ok((view, made)) = self.view(shard, true).await
         {
-            return self.scan(view, request).await.map_err(|refusal| refusal.error(shard));
+            return self.scan(view, made, request).await.map_err(|refusal| refusal.error(shard));
         }
         self.read_here(shard, request).await
     }
@@ -214,9 +222,10 @@ impl Reader {
     ) -> Result<Partial, Refusal> {
         let began = Instant::now();
         loop {
-            let view = self.view(shard, false).await?;
+            let (view, mut made) = self.view(shard, false).await?;
             if view.end.0 >= at_least {
-                return self.scan(view, request).await;
+                made.view = micros(began.elapsed());
+                return self.scan(view, made, request).await;
             }
             if began.elapsed() >= limits::UNAVAILABLE_AFTER {
                 return Err(Refusal::NotNow("its replica is behind".to_owned()));
@@ -225,44 +234,53 @@ impl Reader {
         }
     }
 
-    async fn view(&self, shard: ShardId, linearizable: bool) -> Result<View, Refusal> {
+    async fn view(&self, shard: ShardId, linearizable: bool) -> Result<(View, Made), Refusal> {
+        let began = Instant::now();
         let not_now = |why: &str| Refusal::NotNow(why.to_owned());
         let replica = self.site.board.replica(shard).ok_or_else(|| not_now("there is no such shard"))?;
         let (reply, view) = oneshot();
         let read = ReplicaMessage::Read { linearizable, reply: reply.into() };
         replica.cast(read).map_err(|_| not_now("no replica of it runs on the node asked"))?;
         match timeout(READ_PATIENCE, view).await {
-            Ok(Ok(view)) => view.map_err(Refusal::of),
+            Ok(Ok(view)) => {
+                let view = view.map_err(Refusal::of)?;
+                let (node, view_took) = (Some(self.site.env.node), micros(began.elapsed()));
+                Ok((view, Made { node, leads: linearizable, view: view_took, ..Made::default() }))
+            }
             Ok(Err(_)) => Err(not_now("its replica was restarted")),
             Err(_) => Err(not_now("its leader could not confirm in time that it leads")),
         }
     }
 
-    async fn scan(&self, view: View, request: &Arc<ShardRequest>) -> Result<Partial, Refusal> {
+    async fn scan(&self, view: View, mut made: Made, request: &Arc<ShardRequest>) -> Result<Partial, Refusal> {
         let (shard, end) = (view.shard, view.end.0);
         let stop = Stop(Arc::default());
+        let running = Arc::new(self.site.metrics.scan_runs());
         let failed = |error| {
             self.suspect(shard, &error);
             Refusal::Failed { error, end }
         };
         let request = Arc::clone(request);
-        let mut scan = self.turn(shard, move || Scan::new(&request, &view)).await.map_err(failed)?;
+        let begin = move || Scan::new(&request, &view);
+        let mut scan = self.turn(shard, &running, &mut made, begin).await.map_err(failed)?;
         loop {
             let stop = Arc::clone(&stop.0);
             let turn = move || {
+                let stopped = || stop.load(Ordering::Relaxed);
                 let mut more = true;
                 for _ in 0..limits::SCAN_STEPS_PER_TURN {
-                    if !more || stop.load(Ordering::Relaxed) {
+                    if !more || stopped() {
                         break;
                     }
-                    more = scan.step()?;
+                    more = scan.step_unless(&stopped)?;
                 }
                 Ok((scan, more))
             };
-            let (scanned, more) = self.turn(shard, turn).await.map_err(failed)?;
+            let (scanned, more) = self.turn(shard, &running, &mut made, turn).await.map_err(failed)?;
             scan = scanned;
             if !more {
-                return self.turn(shard, move || Ok(scan.finish())).await.map_err(failed);
+                let partial = self.turn(shard, &running, &mut made, move || Ok(scan.finish())).await;
+                return partial.map(|partial| Partial { made, ..partial }).map_err(failed);
             }
         }
     }
@@ -275,22 +293,32 @@ impl Reader {
         }
     }
 
-    /// One turn of work on a worker thread.
+    /// One turn of work of a scan on a worker thread; its time is added to those of the part. The scan counts as running
+    /// until the turn is over, also where nobody waits for it.
     async fn turn<T: Send + 'static>(
         &self,
         shard: ShardId,
+        running: &Arc<Running>,
+        made: &mut Made,
         work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
+        let asked = Instant::now();
         let turn = Arc::clone(&self.turns).acquire_owned().await.expect("it is never closed");
         let (done, outcome) = oneshot();
+        let running = Arc::clone(running);
         let work = move || {
+            let began = Instant::now();
+            let outcome = work();
             // Who does not wait any more needs no outcome.
-            let _ = done.send(work());
-            drop(turn);
+            let _ = done.send((outcome, began - asked, began.elapsed()));
+            drop((turn, running));
         };
         self.site.env.blocking.run(Lane::Work, Box::new(work));
         let panicked = || QueryError::Storage { shard, what: "the scan panicked; the log says where".to_owned() };
-        outcome.await.unwrap_or_else(|_| Err(panicked()))
+        let (outcome, waited, worked) = outcome.await.map_err(|_| panicked())?;
+        made.waited += micros(waited);
+        made.scanned += micros(worked);
+        outcome
     }
 
     /// Runs work on a worker thread that answers for itself.
@@ -337,12 +365,17 @@ impl Reader {
         deadline: Instant,
     ) -> Result<Partial, Refusal> {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let body = PeerRequest::new(shard, source, patience, request).encode();
+        let ticket = Ticket { boot: self.site.env.boot, number: self.calls.fetch_add(1, Ordering::Relaxed) };
+        let body = PeerRequest::new(ticket, shard, source, patience, request).encode();
+        let leaving = Leaving::new(&self.site.links, node, ticket);
         let answer = self.site.links.call(node, Method::Scan, body, patience).await;
+        if !matches!(answer, Err(CallError::Timeout(_))) {
+            leaving.ended();
+        }
         let failed = |error| Refusal::Failed { error, end: 0 };
         match answer {
             Ok(bytes) => Partial::decode(&bytes).map_err(failed),
-            Err(crate::links::CallError::Fault { fault, .. }) if fault.code == FaultCode::Application => {
+            Err(CallError::Fault { fault, .. }) if fault.code == FaultCode::Application => {
                 Err(Refusal::decode(&fault.detail))
             }
             Err(error) => Err(Refusal::NotNow(error.to_string())),

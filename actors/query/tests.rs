@@ -143,7 +143,7 @@ impl World {
     async fn ask(&self, text: &str, partial: bool) -> Result<serde_json::Value, QueryError> {
         let parameters = RangeParameters { start: 0, end: 1_000, limit: Some(5_000), ..RangeParameters::default() };
         let query = Query::range(text, parameters)?;
-        let question = Question { query, tenant: "fake".into(), partial, encoding: Encoding::Folded };
+        let question = Question { query, tenant: "fake".into(), partial, encoding: Encoding::Folded, explain: false };
         Ok(serde_json::from_slice(&self.gate.ask(question).await?).unwrap())
     }
 

@@ -69,7 +69,8 @@ impl Inbound for Desk {
             | Method::Report
             | Method::Plan
             | Method::Transfer
-            | Method::Seal => drop(answer),
+            | Method::Seal
+            | Method::Leave => drop(answer),
         }
     }
 

@@ -65,7 +65,8 @@ impl Inbound for Speaking {
             | Method::Report
             | Method::Plan
             | Method::Transfer
-            | Method::Seal => {
+            | Method::Seal
+            | Method::Leave => {
                 answer.send(Err(Fault::application(body)));
             }
         }

@@ -115,6 +115,8 @@ wire! {
         Transfer = 9,
         /// Seal a shard whose leader is there, for a backup, and do as for `Manifest`.
         Seal = 10,
+        /// Stop a part of a query there: nobody waits for it any more.
+        Leave = 11,
     }
 }
 

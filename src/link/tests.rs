@@ -96,7 +96,8 @@ impl World {
                         | Method::Seal
                         | Method::Report
                         | Method::Plan
-                        | Method::Transfer => Err(Fault::application(body)),
+                        | Method::Transfer
+                        | Method::Leave => Err(Fault::application(body)),
                     };
                     later.extend([Event::Answer { life, call, outcome }, Event::Flush]);
                 }

@@ -127,6 +127,10 @@ pub struct Took {
     pub queued: Duration,
     /// Running.
     pub ran: Duration,
+    /// Of that, taking the parts of the shards.
+    pub gathered: Duration,
+    /// Of that, making one answer of them.
+    pub merged: Duration,
 }
 
 fn store(matched: u64, read: u64, chunk: &Value) -> Value {
@@ -215,6 +219,9 @@ impl Answer {
         let mut data = json!({ "resultType": kind, "result": result, "stats": stats(self, returned, took) });
         if encoding == Encoding::Categorized && kind == "streams" {
             data["encodingFlags"] = json!(["categorize-labels"]);
+        }
+        if let Some(explained) = &self.explained {
+            data["explain"] = explained.json(took);
         }
         data
     }
@@ -338,7 +345,7 @@ mod tests {
         let seen = Seen { head_records: 1, head_bytes: 20, head_chunks: 1, batches_matched: 2, ..head };
         let mut all = Seen { records: 3, bytes: 80, chunks: 1, blocks_matched: 5, compressed: 9, ..Seen::default() };
         all.add(&seen);
-        Answer { outcome, seen: all, parts: 2, missing: Vec::new() }
+        Answer { outcome, seen: all, parts: 2, missing: Vec::new(), explained: None }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ast::{MatchOp, RangeExpr, RangeOp};
 use super::error::QueryError;
 use super::evaluate::{Series, Value, When};
+use super::explain::{Explained, Part};
 use super::overview::{Overseen, Overviewed};
 use super::partial::{CountSeries, FoldSeries, Found, FoundRecords, Pairs, Partial, Seen};
 use super::plan::{Direction, Hidden, LogQuery, MetricQuery, NumberQuery, Points, Query, ShardRequest, Want, leaves};
@@ -71,6 +72,8 @@ pub struct Answer {
     pub parts: u64,
     /// Shards that did not answer, with the reason; only where the caller allowed it.
     pub missing: Vec<(ShardId, String)>,
+    /// How it came about; only where that was asked for.
+    pub explained: Option<Explained>,
 }
 
 type Counts = BTreeMap<Labels, Vec<(u32, u64)>>;
@@ -103,6 +106,7 @@ pub struct Gather {
     seen: Seen,
     parts: u64,
     missing: Vec<(ShardId, String)>,
+    explained: Option<Vec<Part>>,
     bytes: usize,
     /// Unwrapped numbers that are kept one by one.
     numbers: usize,
@@ -150,7 +154,13 @@ impl Gather {
         };
         let (tenant, hidden) = (tenant.to_owned(), Vec::new());
         let (seen, missing) = (Seen::default(), Vec::new());
-        Self { query, tenant, hidden, state, seen, parts: 0, missing, bytes: 0, numbers: 0 }
+        Self { query, tenant, hidden, state, seen, parts: 0, missing, explained: None, bytes: 0, numbers: 0 }
+    }
+
+    /// The same, and the answer says how it came about, where `explain`.
+    #[must_use]
+    pub fn explaining(self, explain: bool) -> Self {
+        Self { explained: explain.then(Vec::new), ..self }
     }
 
     /// The same, without what is hidden. It is decided once for an answer, so that each part of it has the same bound.
@@ -172,8 +182,11 @@ impl Gather {
     /// `QueryError::Memory` and `QueryError::TooManyNumbers` past the bounds of one query; `QueryError::Codec` where the
     /// part is not of this request.
     pub fn add(&mut self, request: usize, partial: Partial) -> Result<Option<ShardRequest>, QueryError> {
-        let Partial { shard, seen, found, .. } = partial;
+        let Partial { shard, seen, weighed, made, found, .. } = partial;
         self.seen.add(&seen);
+        if let Some(parts) = &mut self.explained {
+            parts.push(Part { shard, request, seen, weighed, made });
+        }
         self.parts += 1;
         let mut next = None;
         match (&mut self.state, found) {
@@ -228,7 +241,9 @@ impl Gather {
     /// # Errors
     /// `QueryError::TooManySeries` past the bound of one answer, `QueryError::Memory` past that of one query; where an
     /// operator cannot match series.
-    pub fn finish(self) -> Result<Answer, QueryError> {
+    pub fn finish(mut self) -> Result<Answer, QueryError> {
+        let parts = self.explained.take();
+        let explained = parts.map(|parts| Explained::new(&self.query, &self.requests(), parts));
         let outcome = match (self.state, &self.query) {
             (State::Records(records), _) => Outcome::Records(records),
             (State::Ranges(ranges), Query::Metric(query)) => metric(query, ranges)?,
@@ -241,7 +256,7 @@ impl Gather {
         };
         let mut missing = self.missing;
         missing.sort();
-        Ok(Answer { outcome, seen: self.seen, parts: self.parts, missing })
+        Ok(Answer { outcome, seen: self.seen, parts: self.parts, missing, explained })
     }
 }
 
@@ -411,6 +426,7 @@ fn metric(query: &MetricQuery, ranges: Vec<Ranged>) -> Result<Outcome, QueryErro
 #[cfg(test)]
 mod tests {
     use super::super::ast::Unwrap;
+    use super::super::partial::{Made, Weighed};
     use super::super::range::{Fold, Sample};
     use super::*;
     use crate::query::ast::{Convert, LogExpr, Matcher, MetricExpr};
@@ -424,7 +440,14 @@ mod tests {
     }
 
     fn part(shard: u32, found: Found) -> Partial {
-        Partial { shard: ShardId(shard), end: 0, seen: Seen::default(), found }
+        Partial {
+            shard: ShardId(shard),
+            end: 0,
+            seen: Seen::default(),
+            weighed: Weighed::default(),
+            made: Made::default(),
+            found,
+        }
     }
 
     fn folds(folds: Vec<((u32, u32), Fold)>) -> Found {

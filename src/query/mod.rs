@@ -9,6 +9,7 @@ pub mod capture;
 pub mod error;
 pub mod evaluate;
 pub mod exact;
+pub mod explain;
 pub mod ip;
 mod lexer;
 pub mod merge;

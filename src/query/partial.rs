@@ -8,7 +8,7 @@ use super::error::QueryError;
 use super::overview::OverviewFound;
 use super::plan::{decode, encode};
 use super::range::{Fold, Run};
-use crate::id::ShardId;
+use crate::id::{NodeId, ShardId};
 use crate::label::Labels;
 use crate::limits::PARTIAL_BYTES_MAX;
 
@@ -133,6 +133,84 @@ impl Seen {
     }
 }
 
+/// How many of a kind were considered, and why some of them were not read. Each is counted for one reason at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Considered {
+    /// All of them.
+    pub all: u64,
+    /// Those outside of the range of time, or of offsets.
+    pub out_of_range: u64,
+    /// Those in the range that hold none of the streams.
+    pub of_other_streams: u64,
+    /// Those whose records a retention rule hides.
+    pub hidden: u64,
+    /// Those that could only hold records past the limit.
+    pub beyond_limit: u64,
+}
+
+impl Considered {
+    /// Those that were not read.
+    pub fn skipped(&self) -> u64 {
+        self.out_of_range + self.of_other_streams + self.hidden + self.beyond_limit
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.all += more.all;
+        self.out_of_range += more.out_of_range;
+        self.of_other_streams += more.of_other_streams;
+        self.hidden += more.hidden;
+        self.beyond_limit += more.beyond_limit;
+    }
+}
+
+/// What a shard considered. A segment is skipped where all its blocks are: as one that retention hides if any of them is,
+/// else as one of other streams if any of them is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weighed {
+    /// Segments.
+    pub segments: Considered,
+    /// Their blocks.
+    pub blocks: Considered,
+    /// Batches in no segment.
+    pub batches: Considered,
+}
+
+impl Weighed {
+    /// Adds what another shard considered.
+    pub fn add(&mut self, more: &Self) {
+        self.segments.add(&more.segments);
+        self.blocks.add(&more.blocks);
+        self.batches.add(&more.batches);
+    }
+}
+
+/// Who made a part and how long it took, in microseconds. A scan, which has no clock, leaves it at nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The node whose replica was read.
+    pub node: Option<NodeId>,
+    /// Whether it was read as the leader it is.
+    pub leads: bool,
+    /// From asking for the part to having it, as who asked saw it.
+    pub asked: u64,
+    /// Until the replica could say what it holds.
+    pub view: u64,
+    /// Waiting for a worker.
+    pub waited: u64,
+    /// At work.
+    pub scanned: u64,
+}
+
+impl Made {
+    /// Adds the times of another part.
+    pub fn add_times(&mut self, more: &Self) {
+        self.asked += more.asked;
+        self.view += more.view;
+        self.waited += more.waited;
+        self.scanned += more.scanned;
+    }
+}
+
 /// The answer of one shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
@@ -142,6 +220,10 @@ pub struct Partial {
     pub end: u64,
     /// What was looked at.
     pub seen: Seen,
+    /// What was considered.
+    pub weighed: Weighed,
+    /// Who looked.
+    pub made: Made,
     /// What was found.
     pub found: Found,
 }

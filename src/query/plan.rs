@@ -4,21 +4,22 @@
 //! Times are nanoseconds since the Unix epoch. Log queries see [start, end); the window of a metric query at time t is
 //! (t - window, t]. This file does not know which shards there are.
 //!
-//! On the wire a request and a [`Partial`](super::partial::Partial) are one version byte, now 2, and the value in
+//! On the wire a request and a [`Partial`](super::partial::Partial) are one version byte, now 3, and the value in
 //! MessagePack, structures as arrays. What is hidden comes last in a request and is left out where nothing is.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::ast::{AggregateOp, Expr, Grouping, LogExpr, Matcher, MetricExpr, RangeExpr, RangeOp, Unwrap};
+use super::ast::{AggregateOp, Expr, Grouping, LogExpr, Matcher, MetricExpr, RangeExpr, RangeOp, Stage, Unwrap};
 use super::error::QueryError;
+use super::lexer::Place;
 use super::overview::{Overview, OverviewWant};
 use super::parser;
 use super::pipeline::{Pipeline, Unwrapped};
 use super::range::Keep;
 use crate::limits::{POINTS_MAX, QUERY_RANGES_MAX, RECORDS_PER_ANSWER};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const SECOND: i64 = 1_000_000_000;
 /// Points of a range query without a step.
 const DEFAULT_POINTS: i64 = 250;
@@ -309,23 +310,35 @@ pub fn limit(asked: Option<u64>) -> Result<u32, QueryError> {
     Ok(u32::try_from(limit).expect("at most RECORDS_PER_ANSWER"))
 }
 
-/// A query's text to a tree whose stages all compile: what one of them refuses is refused before any shard is asked.
+/// A query's text to a tree whose stages all compile: what one of them refuses is refused before any shard is asked, at
+/// the place of that stage.
 pub fn parse(text: &str) -> Result<Expr, QueryError> {
-    let expr = parser::parse(text)?;
+    let (expr, places) = parser::parse_placed(text)?;
+    let mut places = places.into_iter();
     match &expr {
-        Expr::Logs(logs) => compile(logs)?,
+        Expr::Logs(logs) => compile(logs, &mut places)?,
         Expr::Metric(metric) => {
             for Leaf { range, .. } in leaves(metric) {
-                compile(&range.logs)?;
-                range.unwrap.as_ref().map_or(Ok(()), |unwrap| Unwrapped::new(unwrap).map(|_| ()))?;
+                compile(&range.logs, &mut places)?;
+                if let Some(unwrap) = &range.unwrap {
+                    let place = places.next().expect("each unwrap has its place");
+                    Unwrapped::new(unwrap).map_err(|error| parser::moved(error, place))?;
+                }
             }
         }
     }
     Ok(expr)
 }
 
-fn compile(logs: &LogExpr) -> Result<(), QueryError> {
-    Pipeline::new(&logs.stages).map(|_| ())
+/// Takes the places of these stages from those that are left.
+fn compile(logs: &LogExpr, places: &mut impl Iterator<Item = Place>) -> Result<(), QueryError> {
+    let places: Vec<Place> = places.take(logs.stages.len()).collect();
+    Pipeline::new(&logs.stages).map(|_| ()).map_err(|error| {
+        // Where each stage is sound by itself, it is too many of them: the first is where they begin.
+        let refused = |stage: &Stage| Pipeline::new(std::slice::from_ref(stage)).is_err();
+        let at = logs.stages.iter().position(refused).unwrap_or(0);
+        parser::moved(error, places[at])
+    })
 }
 
 impl Query {
@@ -536,6 +549,24 @@ mod tests {
             let error = range(&format!("{{a=`b`}} {stage}"), RangeParameters::default()).unwrap_err();
             assert!(matches!(error, QueryError::Parse { .. }) && error.to_string().contains(refused), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_is_refused_at_its_stage() {
+        let sound = "rate({a=`b`} |= `x` | json | unwrap n | n > 1 [1m])";
+        for (query, line, column) in [
+            ("{a=`b`} | line_format `{{.x`".to_owned(), 1, 11),
+            ("{a=`b`} |= `x` | json | drop a\n | line_format `{{.x`".to_owned(), 2, 4),
+            ("{a=`b`} |= `x` != ip(`10.0`)".to_owned(), 1, 16),
+            (format!("{sound}\n/ rate({{a=`b`}} |= ip(`10.0`) [1m])"), 2, 16),
+            (format!("{sound} +\nrate({{a=`b`}} | json | x = ip(`10.0`) | unwrap n [1m])"), 2, 23),
+            (format!("{sound} + sum(rate({{a=`b`}} | unwrap n\n| x = ip(`10.0`) [1m]))"), 1, 74),
+        ] {
+            let error = parse(&query).unwrap_err();
+            let QueryError::Parse { line: at, column: found, .. } = error else { panic!("{error}") };
+            assert_eq!((at, found), (line, column), "{query}: {error}");
+        }
+        assert!(parse(sound).is_ok());
     }
 
     #[test]

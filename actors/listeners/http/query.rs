@@ -28,6 +28,9 @@ use crate::query::{QueryGate, Question};
 /// Says how metadata is to be shown.
 const FLAGS_HEADER: &str = "x-loki-response-encoding-flags";
 const CATEGORIZE: &str = "categorize-labels";
+/// Kinds of queries, as they are counted.
+const RANGE: &str = "range";
+const INSTANT: &str = "instant";
 /// How far back a query looks that does not say.
 pub(super) const RANGE_DEFAULT: Duration = Duration::from_secs(3_600);
 /// How far back labels are looked for where the request does not say.
@@ -146,7 +149,7 @@ fn direction(params: &Params) -> Result<Direction, QueryError> {
 }
 
 async fn query_range(State(gate): State<QueryGate>, request: Request) -> Response {
-    answer(&gate, "range", request, |asked| {
+    answer(&gate, RANGE, request, |asked| {
         let (start, end) = asked.range(RANGE_DEFAULT)?;
         if let Some(value) = asked.params.get("interval") {
             let expected = "no interval: every record is answered up to the limit".to_owned();
@@ -160,7 +163,7 @@ async fn query_range(State(gate): State<QueryGate>, request: Request) -> Respons
 }
 
 async fn query(State(gate): State<QueryGate>, request: Request) -> Response {
-    answer(&gate, "instant", request, |asked| {
+    answer(&gate, INSTANT, request, |asked| {
         Query::instant(text(&asked.params), time(&asked.params, "time", asked.now)?)
     })
     .await
@@ -218,7 +221,9 @@ pub(super) async fn answer(
         let asked = Asked::of(gate, request).await?;
         let query = plan(&asked)?;
         let partial = asked.params.flag("partial")?;
-        let question = Question { query, tenant: asked.tenant, partial, encoding: asked.encoding };
+        // The other answers have no place for it.
+        let explain = matches!(kind, RANGE | INSTANT) && asked.params.flag("explain")?;
+        let question = Question { query, tenant: asked.tenant, partial, encoding: asked.encoding, explain };
         gate.ask(question).await.map_err(Refused::from)
     };
     let response = match asked.await {

@@ -1,5 +1,5 @@
-//! Fields of records, found by looking: metadata, the values of a line that is JSON, else the pairs of one that is
-//! logfmt. Of each field the type that fits all its values, how many different ones there are, and how a query gets at it.
+//! Fields of records, found by looking: metadata, what `| json` finds in a line, or where the line is no JSON what
+//! `| logfmt` finds. Of each field the type that fits all its values, how many different ones there are, and how a query gets at it.
 //!
 //! Values are counted as hashes, so that parts of shards add up without carrying the texts; the texts themselves are
 //! kept where one field's values are asked for. A field with the name of a label goes by `name_extracted`.
@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Field;
 use crate::label::Labels;
-use crate::limits::{FIELD_VALUES_HELD_MAX, FIELDS_HELD_MAX, JSON_DEPTH_MAX};
-use crate::query::ast::LogExpr;
+use crate::limits::{FIELD_VALUES_HELD_MAX, FIELDS_HELD_MAX};
+use crate::query::ast::{LogExpr, Stage};
+use crate::query::pipeline::{ERROR, ERROR_DETAILS, Origin, Pipeline, Record, json_paths};
 use crate::query::time::duration;
 
 /// Fields of the newest records in [start, end).
@@ -120,10 +120,32 @@ impl FieldKind {
 }
 
 /// Where a value was met.
-enum Source<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
     Metadata,
-    Json(&'a [String]),
+    Json,
     Logfmt,
+}
+
+/// The stages that look into lines.
+pub struct Parsers {
+    json: Pipeline,
+    logfmt: Pipeline,
+}
+
+impl Parsers {
+    /// Ready to run.
+    pub fn new() -> Self {
+        let one = |stage: Stage| Pipeline::new(&[stage]).expect("there is nothing in it to refuse");
+        let logfmt = Stage::Logfmt { strict: false, keep_empty: false, fields: Vec::new() };
+        Self { json: one(Stage::Json(Vec::new())), logfmt: one(logfmt) }
+    }
+}
+
+impl Default for Parsers {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Fields, of records and of parts of shards.
@@ -134,16 +156,6 @@ pub struct FieldSet {
     fields: BTreeMap<String, FoundField>,
     hashes: usize,
     bytes: usize,
-}
-
-/// A name as labels may have it.
-fn label_name(text: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut name: String = text.chars().map(|c| if fits(c) { c } else { '_' }).collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    name
 }
 
 impl FieldSet {
@@ -164,31 +176,29 @@ impl FieldSet {
     }
 
     /// Looks at one record.
-    pub fn read<'a>(&mut self, stream: &Labels, metadata: impl Iterator<Item = (&'a str, &'a str)>, line: &str) {
-        let mut taken = |name: &str, value: &str, source: Source<'_>| {
-            let collides = stream.get(name).is_some();
-            let label = if collides { format!("{name}_extracted") } else { name.to_owned() };
-            self.meet(label, value, &source);
-        };
-        metadata.for_each(|(name, value)| taken(name, value, Source::Metadata));
-        match line.trim_start().starts_with('{').then(|| serde_json::from_str::<Value>(line)) {
-            Some(Ok(value)) => walk(&value, &mut Vec::new(), &mut taken),
-            Some(Err(_)) | None => {
-                logfmt(line, &mut |name, value| taken(&label_name(name), value, Source::Logfmt));
-            }
+    pub fn read(&mut self, parsers: &Parsers, stream: &Labels, metadata: &[(&str, &str)], line: &str) {
+        let record = Record { timestamp: 0, line, labels: stream, metadata };
+        let json = line.trim_start().starts_with('{').then(|| parsers.json.run(&record)).flatten();
+        let json = json.filter(|processed| processed.fields.error().is_none());
+        let source = if json.is_some() { Source::Json } else { Source::Logfmt };
+        let Some(processed) = json.or_else(|| parsers.logfmt.run(&record)) else { return };
+        for (name, value) in processed.fields.of(Origin::Metadata) {
+            self.meet(name, value, line, Source::Metadata);
+        }
+        let found = processed.fields.of(Origin::Parsed).filter(|(name, _)| ![ERROR, ERROR_DETAILS].contains(name));
+        for (name, value) in found {
+            self.meet(name, value, line, source);
         }
     }
 
-    fn meet(&mut self, label: String, value: &str, source: &Source<'_>) {
+    fn meet(&mut self, label: &str, value: &str, line: &str, source: Source) {
         if self.field.as_ref().is_some_and(|field| *field != label) || value.is_empty() {
             return;
         }
-        let kind = FieldKind::of(value);
-        let (json, logfmt, path) = match source {
-            Source::Metadata => (false, false, Vec::new()),
-            Source::Json(path) => (true, false, path.to_vec()),
-            Source::Logfmt => (false, true, Vec::new()),
-        };
+        let (json, logfmt) = (source == Source::Json, source == Source::Logfmt);
+        let is_placed = self.fields.get(label).is_some_and(|field| !field.path.is_empty());
+        let path = if json && !is_placed { path_of(label, line) } else { Vec::new() };
+        let (label, kind) = (label.to_owned(), FieldKind::of(value));
         let hashes = BTreeSet::from([xxh3_64(value.as_bytes())]);
         let values = if self.field.is_some() { BTreeSet::from([value.to_owned()]) } else { BTreeSet::new() };
         self.take(FoundField { label, kind, json, logfmt, path, hashes, values });
@@ -249,58 +259,11 @@ impl FieldSet {
     }
 }
 
-/// Every scalar of an object, by the names that `| json` gives them; arrays have none.
-fn walk(value: &Value, path: &mut Vec<String>, taken: &mut impl FnMut(&str, &str, Source<'_>)) {
-    let text = match value {
-        Value::Object(fields) if path.len() < JSON_DEPTH_MAX => {
-            for (name, value) in fields {
-                path.push(name.clone());
-                walk(value, path, taken);
-                path.pop();
-            }
-            return;
-        }
-        Value::Object(_) | Value::Array(_) | Value::Null => return,
-        Value::String(text) => text.clone(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Number(number) => number.to_string(),
-    };
-    if !path.is_empty() {
-        taken(&label_name(&path.join("_")), &text, Source::Json(path));
-    }
-}
-
-/// The pairs of a line. What is no pair is passed over; a value in quotes that do not close ends the line.
-fn logfmt(line: &str, taken: &mut impl FnMut(&str, &str)) {
-    let mut rest = line;
-    loop {
-        rest = rest.trim_start_matches(|c: char| c <= ' ');
-        let end = rest.find(|c: char| c <= ' ' || c == '=' || c == '"').unwrap_or(rest.len());
-        let (name, tail) = rest.split_at(end);
-        let Some(value) = tail.strip_prefix('=').filter(|_| !name.is_empty()) else {
-            let Some(next) = tail.chars().next() else { return };
-            rest = &tail[next.len_utf8()..];
-            continue;
-        };
-        if let Some(quoted) = value.strip_prefix('"') {
-            let mut escaped = false;
-            let close = quoted.find(|c: char| {
-                let closes = c == '"' && !escaped;
-                escaped = c == '\\' && !escaped;
-                closes
-            });
-            let Some(close) = close else { return };
-            // A quoted value is written as a JSON string.
-            if let Ok(text) = serde_json::from_str::<String>(&value[..close + 2]) {
-                taken(name, &text);
-            }
-            rest = &quoted[close + 1..];
-        } else {
-            let end = value.find(|c: char| c <= ' ' || c == '"').unwrap_or(value.len());
-            taken(name, &value[..end]);
-            rest = &value[end..];
-        }
-    }
+/// Where the value of a label stands in the JSON of a line.
+fn path_of(label: &str, line: &str) -> Vec<String> {
+    let mut paths = json_paths(line);
+    let name = label.strip_suffix("_extracted").filter(|_| !paths.contains_key(label)).unwrap_or(label);
+    paths.remove(name).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -317,7 +280,8 @@ mod tests {
     fn looked(field: Option<&str>, lines: &[&str]) -> FieldSet {
         let mut set = FieldSet::new(&query(field));
         let stream = Labels::new([("app", "a")]);
-        lines.iter().for_each(|line| set.read(&stream, [("detected_level", "info")].into_iter(), line));
+        let metadata = [("detected_level", "info")];
+        lines.iter().for_each(|line| set.read(&Parsers::new(), &stream, &metadata, line));
         set
     }
 

@@ -81,9 +81,12 @@ impl Parser {
     /// All stages that follow, and the `unwrap` that ends them with its filters.
     pub(super) fn pipeline(&mut self, stages: &mut Vec<Stage>) -> Result<Option<Unwrap>, QueryError> {
         loop {
+            let place = self.place();
             if let Some(filter) = self.line_filter()? {
+                self.stages.push(place);
                 stages.push(Stage::Filter(filter));
             } else if self.take_symbol("|") {
+                self.stages.push(self.place());
                 if self.take_word("unwrap") {
                     return self.unwrap().map(Some);
                 }

@@ -30,10 +30,17 @@ struct Parser {
     /// Parentheses that are open: with the nodes they bound the depth of the parser itself.
     open: usize,
     regexes: usize,
+    /// Where each stage and each `unwrap` stands, in the order of the text.
+    stages: Vec<Place>,
 }
 
 /// Reads a whole query.
 pub fn parse(text: &str) -> Result<Expr, QueryError> {
+    Ok(parse_placed(text)?.0)
+}
+
+/// The same, and where each stage and each `unwrap` of all its selectors stands, in the order of the text.
+pub(super) fn parse_placed(text: &str) -> Result<(Expr, Vec<Place>), QueryError> {
     let mut parser = Parser::new(text)?;
     let expr = parser.expr()?;
     let expected = match &expr {
@@ -41,7 +48,7 @@ pub fn parse(text: &str) -> Result<Expr, QueryError> {
         Expr::Metric(_) => "an operator or the end of the query",
     };
     parser.end(expected)?;
-    Ok(expr)
+    Ok((expr, parser.stages))
 }
 
 /// Reads a stream selector alone, as `/series` and `/labels` take it; `{}` selects every stream here.
@@ -63,7 +70,7 @@ impl Parser {
             let cause = ParseCause::TooLong { bytes: text.len(), max: QUERY_TEXT_BYTES_MAX };
             return Err(Place { line: 1, column: 1 }.refuse(cause));
         }
-        Ok(Self { tokens: tokens(text), at: 0, nodes: 0, open: 0, regexes: 0 })
+        Ok(Self { tokens: tokens(text), at: 0, nodes: 0, open: 0, regexes: 0, stages: Vec::new() })
     }
 
     fn peek(&self) -> &Token {
@@ -245,7 +252,7 @@ impl Parser {
     }
 }
 
-/// The same error at the place of the string it is about.
-fn moved(error: QueryError, place: Place) -> QueryError {
+/// The same error at the place of what it is about.
+pub(super) fn moved(error: QueryError, place: Place) -> QueryError {
     if let QueryError::Parse { cause, .. } = error { place.refuse(cause) } else { error }
 }

@@ -5,6 +5,7 @@
 //! comes twice in an object the first value stands.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use memchr::memchr2;
 
@@ -401,6 +402,28 @@ fn flatten<'l>(line: &'l str, found: Found<'_, 'l>) -> Result<(), Broken> {
     })?;
     reader.end()?;
     flat.scalars.into_iter().try_for_each(|(name, value)| Ok(found(name, value)?))
+}
+
+/// Where the scalars of a line's object stand, by the names that `| json` without paths gives them; those up to where
+/// the line is no object any more.
+pub(in crate::query) fn paths(line: &str) -> BTreeMap<String, Vec<String>> {
+    type Paths = BTreeMap<String, Vec<String>>;
+    fn walk(reader: &mut Reader<'_>, path: &mut Vec<String>, paths: &mut Paths) -> Read<()> {
+        reader.object(&mut |reader, key| {
+            path.push(key.into_owned());
+            if reader.peek() == Some(b'{') {
+                walk(reader, path, paths)?;
+            } else if !matches!(reader.value()?, Value::Null | Value::Nested(_)) {
+                paths.entry(label_name(&path.join("_")).into_owned()).or_insert_with(|| path.clone());
+            }
+            path.pop();
+            Ok(())
+        })
+    }
+    let mut paths = Paths::new();
+    // A line that breaks off has told what it could.
+    let _ = walk(&mut Reader::new(line), &mut Vec::new(), &mut paths);
+    paths
 }
 
 impl<'l> Flat<'l> {

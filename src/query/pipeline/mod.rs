@@ -18,6 +18,7 @@ mod unwrap;
 use std::borrow::Cow;
 
 pub use fields::{ERROR, ERROR_DETAILS, Failure, Fields, Origin};
+pub(super) use json::paths as json_paths;
 pub use unwrap::Unwrapped;
 
 use super::ast::Stage;

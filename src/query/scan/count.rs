@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Stopped;
 use super::sample::{process, read_lines, series_of};
 use crate::block::rows::{Rows, Summary};
 use crate::label::Labels;
@@ -210,21 +211,27 @@ impl Counter {
     }
 
     /// Counts the rows that pass; answers how many had fitting time and stream.
-    pub(super) fn count(&mut self, rows: &Rows, shown: &[Option<i64>], metadata: bool) -> Result<u64, QueryError> {
+    pub(super) fn count(
+        &mut self,
+        rows: &Rows,
+        shown: &[Option<i64>],
+        metadata: bool,
+        stopped: Stopped<'_>,
+    ) -> Result<u64, QueryError> {
         let (selected, seen) = selected(rows, shown, self.time(), self.pipeline.leading());
         if self.pipeline.is_plain() {
             self.tally(rows, &selected, metadata);
         } else {
-            self.process(rows, &selected)?;
+            self.process(rows, &selected, stopped)?;
         }
         let held: usize = self.series.iter().map(Tallied::held_bytes).sum();
         if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
     }
 
-    fn process(&mut self, rows: &Rows, selected: &[u32]) -> Result<(), QueryError> {
+    fn process(&mut self, rows: &Rows, selected: &[u32], stopped: Stopped<'_>) -> Result<(), QueryError> {
         let Self { pipeline, series, indexes, grouping, points, .. } = self;
         let run = |timestamp| run(*points, self.window, timestamp);
-        process(pipeline, rows, selected, self.lines, run, |_, run, processed| {
+        process(pipeline, rows, selected, self.lines, run, stopped, |_, run, processed| {
             let labels = series_of(&processed.fields, grouping.as_ref())?;
             let index = index(series, indexes, labels, self.bytes_of_lines);
             series[index as usize].add(points.count, run, processed.line.len());

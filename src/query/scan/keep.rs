@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Stopped;
 use crate::block::rows::{Rows, Stream, Summary};
 use crate::limits::PARTIAL_BYTES;
+use crate::query::error::QueryError;
 use crate::query::partial::{FoundRecord, FoundRecords, FoundStream, Pairs, pairs};
 use crate::query::pipeline::{Origin, Pipeline, Processed, Record};
 
@@ -142,7 +144,10 @@ impl Keeper {
     }
 
     /// Keeps those of the rows that [`Keeper::select`] chose that pass; all columns are there.
-    pub(super) fn keep(&mut self, rows: &Rows, selected: &[u32]) {
+    ///
+    /// # Errors
+    /// `QueryError::Cancelled` where it was stopped; what was kept is then of no use.
+    pub(super) fn keep(&mut self, rows: &Rows, selected: &[u32], stopped: Stopped<'_>) -> Result<(), QueryError> {
         let pipeline = Arc::clone(&self.pipeline);
         let mut indexes: Vec<Option<u32>> = vec![None; rows.streams().len()];
         let (mut bytes, mut count) = (0, 0);
@@ -161,6 +166,9 @@ impl Keeper {
                 let (line, metadata) = (rows.line(row).to_owned(), owned(metadata));
                 Kept { key, offset, timestamp, stream, line, metadata, parsed: Vec::new() }
             } else {
+                if stopped() {
+                    return Err(QueryError::Cancelled);
+                }
                 let metadata: Vec<(&str, &str)> = metadata.collect();
                 let record = Record { timestamp, line: rows.line(row), labels: rows.stream(row), metadata: &metadata };
                 let Some(Processed { line, fields }) = pipeline.run(&record) else { continue };
@@ -177,6 +185,7 @@ impl Keeper {
         }
         self.kept.sort_by_key(|kept| kept.key);
         self.cut();
+        Ok(())
     }
 
     fn index(&mut self, stream: &Stream) -> u32 {

@@ -20,9 +20,9 @@ pub use count::{folded, grouped};
 pub(super) use list::is_hidden;
 
 use super::error::QueryError;
-use super::overview::detected::{FieldSet, FieldsQuery, FoundField};
+use super::overview::detected::{FieldSet, FieldsQuery, FoundField, Parsers};
 use super::overview::{OverviewFound, OverviewWant};
-use super::partial::{Found, Partial, Seen};
+use super::partial::{Considered, Found, Made, Partial, Seen, Weighed};
 use super::pattern::StreamPattern;
 use super::pipeline::Pipeline;
 use super::plan::{Direction, Hidden, LogQuery, OffsetQuery, ShardRequest, Want};
@@ -88,6 +88,27 @@ pub struct Scan {
     work: Work,
     chunks: VecDeque<Chunk>,
     seen: Seen,
+    weighed: Weighed,
+}
+
+/// Why a batch or a block is not read; the later, the nearer it came to being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Skip {
+    Range,
+    Streams,
+    Hidden,
+}
+
+impl Considered {
+    fn count(&mut self, skip: Option<Skip>) {
+        self.all += 1;
+        match skip {
+            None => {}
+            Some(Skip::Range) => self.out_of_range += 1,
+            Some(Skip::Streams) => self.of_other_streams += 1,
+            Some(Skip::Hidden) => self.hidden += 1,
+        }
+    }
 }
 
 /// What is not shown, ready to be compared.
@@ -130,27 +151,38 @@ impl Wants<'_> {
     }
 }
 
+/// Whether nobody waits for the answer any more. It is asked before each record that stages work on: one step may have
+/// many of them, and work long on each.
+pub type Stopped<'a> = &'a dyn Fn() -> bool;
+
 impl Work {
     /// Takes what it wants of a chunk, and answers how many records had fitting time and stream. `shown` says of each
     /// stream from when on it is shown; `None`: it is not.
-    fn read(&mut self, chunk: &Opened, shard: ShardId, shown: &[Option<i64>]) -> Result<u64, QueryError> {
+    fn read(
+        &mut self,
+        chunk: &Opened,
+        shard: ShardId,
+        shown: &[Option<i64>],
+        stopped: Stopped<'_>,
+    ) -> Result<u64, QueryError> {
         match self {
             Self::List(_) => Ok(0),
             Self::Count(counter) => {
                 let wanted = chunk.streams().iter().zip(shown).filter(|(_, shown)| shown.is_some());
                 let metadata = counter.needs_metadata(wanted.map(|(stream, _)| &stream.labels));
                 let rows = chunk.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
-                counter.count(&rows, shown, metadata)
+                counter.count(&rows, shown, metadata, stopped)
             }
             Self::Fold(sampler) => {
-                sampler.fold(&chunk.rows(shard, Projection { lines: sampler.needs_lines(), metadata: true })?, shown)
+                let rows = chunk.rows(shard, Projection { lines: sampler.needs_lines(), metadata: true })?;
+                sampler.fold(&rows, shown, stopped)
             }
-            Self::Survey(surveyor) => surveyor.read(&chunk.rows(shard, Projection::ALL)?, shown),
+            Self::Survey(surveyor) => surveyor.read(&chunk.rows(shard, Projection::ALL)?, shown, stopped),
             Self::Keep(keeper) | Self::Sample(keeper, _) => {
                 let rows = chunk.rows(shard, Projection { lines: keeper.reads_lines(), metadata: false })?;
                 let (selected, seen) = keeper.select(&rows, shown);
                 if !selected.is_empty() {
-                    keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected);
+                    keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected, stopped)?;
                 }
                 Ok(seen)
             }
@@ -218,11 +250,11 @@ fn survey(want: &OverviewWant) -> Result<(Work, Vec<StreamPattern>), QueryError>
 
 /// The fields of the records that were kept. Where a part was cut, those before are sample enough.
 fn looked(keeper: Keeper, mut fields: FieldSet) -> Vec<FoundField> {
-    let found = keeper.finish(0);
+    let (found, parsers) = (keeper.finish(0), Parsers::new());
     let streams: Vec<Labels> = found.streams.into_iter().map(|stream| Labels::new(stream.labels)).collect();
     for record in &found.records {
-        let metadata = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        fields.read(&streams[record.stream as usize], metadata, &record.line);
+        let metadata: Vec<_> = record.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        fields.read(&parsers, &streams[record.stream as usize], &metadata, &record.line);
     }
     fields.found()
 }
@@ -254,33 +286,65 @@ impl Scan {
         let (tenant, chunks) = (request.tenant.clone(), VecDeque::new());
         let (shard, end) = (view.shard, view.end);
         let hidden = request.hidden.iter().map(HiddenPattern::new).collect::<Result<_, _>>()?;
-        let mut scan = Self { shard, end, tenant, selectors, hidden, work, chunks, seen: Seen::default() };
+        let weighed = Weighed::default();
+        let mut scan = Self { shard, end, tenant, selectors, hidden, work, chunks, seen: Seen::default(), weighed };
         scan.find_chunks(view);
         Ok(scan)
     }
 
     fn find_chunks(&mut self, view: &View) {
-        let left = view.segments.iter().filter(|segment| segment.meta().to >= view.first);
-        let sealed = left.flat_map(|segment| (0..segment.blocks().len()).map(move |at| (segment, at)));
-        let mut sources: Vec<Source> = sealed.map(|(segment, at)| Source::Sealed(segment.clone(), at)).collect();
+        let mut chunks: Vec<Chunk> = Vec::new();
+        for segment in view.segments.iter().filter(|segment| segment.meta().to >= view.first) {
+            let mut nearest = Some(Skip::Range);
+            for at in 0..segment.blocks().len() {
+                let source = Source::Sealed(segment.clone(), at);
+                let skip = self.skip(&source);
+                self.weighed.blocks.count(skip);
+                nearest = nearest.zip(skip).map(|(nearest, skip)| nearest.max(skip));
+                if skip.is_none() {
+                    self.seen.blocks_matched += 1;
+                    chunks.push(self.chunk(source));
+                }
+            }
+            self.weighed.segments.count(nearest);
+        }
         // A batch leaves the head only after its segment came into the view.
         let unsealed = view.segments.last().map_or(0, |last| last.meta().to.0 + 1).max(view.first.0);
-        let head = view.head.iter().filter(|batch| batch.base().0 >= unsealed);
-        sources.extend(head.map(|batch| Source::Head(batch.clone())));
-        let mut chunks: Vec<Chunk> = Vec::new();
-        for source in sources {
-            let span = source.span();
-            let wanted = || source.is_lost() || source.streams().any(|stream| self.wants().holds(stream, &span));
-            if self.work.may_hold(&span) && wanted() {
-                match &source {
-                    Source::Head(_) => self.seen.batches_matched += 1,
-                    Source::Sealed(..) => self.seen.blocks_matched += 1,
-                }
-                chunks.push(Chunk { span, first: self.work.first(&span), source });
+        for batch in view.head.iter().filter(|batch| batch.base().0 >= unsealed) {
+            let source = Source::Head(batch.clone());
+            let skip = self.skip(&source);
+            self.weighed.batches.count(skip);
+            if skip.is_none() {
+                self.seen.batches_matched += 1;
+                chunks.push(self.chunk(source));
             }
         }
         chunks.sort_by_key(|chunk| chunk.first);
         self.chunks = chunks.into();
+    }
+
+    fn chunk(&self, source: Source) -> Chunk {
+        let span = source.span();
+        Chunk { first: self.work.first(&span), span, source }
+    }
+
+    /// Why a batch or a block need not be read; `None` where it must. Which streams a lost one holds is lost as well.
+    fn skip(&self, source: &Source) -> Option<Skip> {
+        let span = source.span();
+        if !self.work.may_hold(&span) {
+            return Some(Skip::Range);
+        }
+        if source.is_lost() {
+            return None;
+        }
+        let mut skip = Skip::Streams;
+        for from in source.streams().filter_map(|stream| self.wants().shown_from(stream)) {
+            if span.max_timestamp >= from {
+                return None;
+            }
+            skip = Skip::Hidden;
+        }
+        Some(skip)
     }
 
     fn wants(&self) -> Wants<'_> {
@@ -293,6 +357,14 @@ impl Scan {
     /// `QueryError::Damaged` where stored bytes are not what was written, `QueryError::Storage` where they could not
     /// be read, `QueryError::Memory` past the bound of one query. The scan is then of no further use.
     pub fn step(&mut self) -> Result<bool, QueryError> {
+        self.step_unless(&|| false)
+    }
+
+    /// The same, unless it is stopped on its way.
+    ///
+    /// # Errors
+    /// As [`Scan::step`]; `QueryError::Cancelled` where it was stopped.
+    pub fn step_unless(&mut self, stopped: Stopped<'_>) -> Result<bool, QueryError> {
         let Some(chunk) = self.chunks.pop_front() else { return Ok(false) };
         if let Work::List(lister) = &mut self.work {
             if chunk.source.is_lost() {
@@ -318,12 +390,17 @@ impl Scan {
             && keeper.is_beyond(chunk.first)
         {
             // Chunks come in order, so none of the rest can hold a record that is kept.
-            self.chunks.clear();
+            for beyond in std::iter::once(chunk).chain(self.chunks.drain(..)) {
+                match beyond.source {
+                    Source::Head(_) => self.weighed.batches.beyond_limit += 1,
+                    Source::Sealed(..) => self.weighed.blocks.beyond_limit += 1,
+                }
+            }
             return Ok(false);
         }
         let opened = chunk.source.open(self.shard)?;
         let shown: Vec<Option<i64>> = opened.streams().iter().map(|stream| self.wants().shown_from(stream)).collect();
-        let records = self.work.read(&opened, self.shard, &shown)?;
+        let records = self.work.read(&opened, self.shard, &shown, stopped)?;
         self.saw(&chunk, records);
         Ok(!self.chunks.is_empty())
     }
@@ -349,7 +426,8 @@ impl Scan {
             Work::Survey(surveyor) => Found::Overview(surveyor.finish()),
             Work::Sample(keeper, fields) => Found::Overview(OverviewFound::Fields(looked(keeper, fields))),
         };
-        Partial { shard: self.shard, end: self.end.0, seen: self.seen, found }
+        let Self { shard, seen, weighed, .. } = self;
+        Partial { shard, end: self.end.0, seen, weighed, made: Made::default(), found }
     }
 }
 

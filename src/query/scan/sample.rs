@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use super::Stopped;
 use super::count::{keeps, labels_bytes, selected};
 use crate::block::rows::{Rows, Summary};
 use crate::id::ShardId;
@@ -39,11 +40,15 @@ pub(super) fn process(
     selected: &[u32],
     lines: bool,
     run: impl Fn(i64) -> Option<Run>,
+    stopped: Stopped<'_>,
     mut each: impl FnMut(usize, Run, Processed<'_>) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
     let mut metadata: Vec<(&str, &str)> = Vec::new();
     for row in selected.iter().map(|row| *row as usize) {
         let Some(run) = run(rows.timestamp(row)) else { continue };
+        if stopped() {
+            return Err(QueryError::Cancelled);
+        }
         metadata.clear();
         metadata.extend(rows.metadata(row));
         let line = if lines { rows.line(row) } else { "" };
@@ -114,12 +119,12 @@ impl Sampler {
     }
 
     /// Folds the rows that pass; answers how many had fitting time and stream. All metadata is there.
-    pub(super) fn fold(&mut self, rows: &Rows, shown: &[Option<i64>]) -> Result<u64, QueryError> {
+    pub(super) fn fold(&mut self, rows: &Rows, shown: &[Option<i64>], stopped: Stopped<'_>) -> Result<u64, QueryError> {
         let time = self.time();
         let Self { pipeline, unwrapped, series, bytes, numbers, .. } = self;
         let (selected, seen) = selected(rows, shown, time, pipeline.leading());
         let run = |timestamp| run(self.points, self.window, timestamp);
-        process(pipeline, rows, &selected, self.lines, run, |row, run, Processed { mut fields, .. }| {
+        process(pipeline, rows, &selected, self.lines, run, stopped, |row, run, Processed { mut fields, .. }| {
             let Some(value) = unwrapped.read(&mut fields) else { return Ok(()) };
             let labels = series_of(&fields, self.grouping.as_ref())?;
             let (timestamp, offset) = (rows.timestamp(row), rows.offset(row));

@@ -1,5 +1,6 @@
 //! Measures what records take, and mines their patterns: what is asked about records without any of them being wanted.
 
+use super::Stopped;
 use crate::block::rows::{Rows, Stream, Summary};
 use crate::label::Labels;
 use crate::limits::QUERY_BYTES_MAX;
@@ -75,7 +76,7 @@ impl Surveyor {
     }
 
     /// Takes the rows that fit; answers how many they were. All columns are there.
-    pub(super) fn read(&mut self, rows: &Rows, shown: &[Option<i64>]) -> Result<u64, QueryError> {
+    pub(super) fn read(&mut self, rows: &Rows, shown: &[Option<i64>], stopped: Stopped<'_>) -> Result<u64, QueryError> {
         let (start, end) = self.time();
         let streams = rows.stream_indexes();
         let fits = |row: &usize| {
@@ -85,7 +86,7 @@ impl Surveyor {
         let fitting = (0..rows.len()).filter(fits);
         let (seen, held) = match self {
             Self::Measure(query, volume) => (measured(query, volume, rows, fitting), volume.bytes()),
-            Self::Mine(_, miner) => (mined(miner, rows, fitting), miner.bytes()),
+            Self::Mine(_, miner) => (mined(miner, rows, fitting, stopped)?, miner.bytes()),
         };
         if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
     }
@@ -122,12 +123,20 @@ fn measured(query: &VolumeQuery, volume: &mut Volume, rows: &Rows, fitting: impl
     seen
 }
 
-fn mined(miner: &mut Miner, rows: &Rows, fitting: impl Iterator<Item = usize>) -> u64 {
+fn mined(
+    miner: &mut Miner,
+    rows: &Rows,
+    fitting: impl Iterator<Item = usize>,
+    stopped: Stopped<'_>,
+) -> Result<u64, QueryError> {
     let mut seen = 0;
     for row in fitting {
+        if stopped() {
+            return Err(QueryError::Cancelled);
+        }
         let level = rows.metadata(row).find(|(name, _)| *name == LEVEL).map_or("", |(_, level)| level);
         miner.count(level, rows.line(row), rows.timestamp(row));
         seen += 1;
     }
-    seen
+    Ok(seen)
 }

@@ -489,6 +489,34 @@ proptest! {
     }
 
     #[test]
+    fn what_is_considered_is_read_or_skipped_for_one_reason(
+        worlds in worlds(),
+        selector in 0..SELECTORS.len(),
+        (start, length) in (0_i64..40, 0_i64..40),
+        limit in 1_u32..9,
+        before in 0_i64..40,
+    ) {
+        let view = &worlds[0].view;
+        let Expr::Logs(logs) = crate::query::parser::parse(SELECTORS[selector].0).unwrap() else { panic!("a log query") };
+        let direction = Direction::Backward;
+        let want = Want::Records(LogQuery { logs, start, end: start + length, limit, direction, after: None });
+        let hidden = Hidden { tenant: None, matchers: everything().matchers, before };
+        let request = ShardRequest { tenant: Some("t".into()), want, hidden: vec![hidden] };
+        let Partial { weighed: Weighed { segments, blocks, batches }, seen, .. } = scanned(&request, view);
+        let of_segments: usize = view.segments.iter().map(|segment| segment.blocks().len()).sum();
+        prop_assert_eq!(segments.all, view.segments.len() as u64);
+        prop_assert_eq!(blocks.all, of_segments as u64);
+        prop_assert_eq!(batches.all, view.head.iter().count() as u64);
+        prop_assert_eq!(blocks.all, blocks.skipped() + seen.chunks - seen.head_chunks);
+        prop_assert_eq!(batches.all, batches.skipped() + seen.head_chunks);
+        let outside = |span: Summary| span.max_timestamp < start || span.min_timestamp >= start + length;
+        let spans = view.segments.iter().flat_map(|segment| segment.blocks()).map(|block| block.summary);
+        prop_assert_eq!(blocks.out_of_range, spans.filter(|span| outside(*span)).count() as u64);
+        prop_assert_eq!(batches.out_of_range, view.head.iter().filter(|batch| outside(batch.summary())).count() as u64);
+        prop_assert!(segments.skipped() <= segments.all && segments.beyond_limit == 0);
+    }
+
+    #[test]
     fn a_cut_part_goes_on_where_it_ended(worlds in worlds(), limit in 1_u32..6, forward in any::<bool>()) {
         let direction = if forward { Direction::Forward } else { Direction::Backward };
         let world = &worlds[0];
@@ -746,6 +774,29 @@ fn a_segment_that_cannot_be_opened_fails_what_needs_it_and_nothing_else() {
     let listed = Want::Streams(StreamsQuery { want: StreamsWant::Series, selectors: Vec::new(), start: 0, end: 100 });
     let mut scan = Scan::new(&ShardRequest { tenant: None, want: listed, hidden: Vec::new() }, &view).unwrap();
     assert!(matches!(scan.step(), Err(QueryError::Damaged { .. })));
+}
+
+#[test]
+fn a_scan_that_is_stopped_ends_at_the_next_record() {
+    let sent =
+        |timestamp| Sent { shard: 0, stream: 0, timestamp, line: "n=1".into(), level: None, seal: timestamp == 29 };
+    let World { view, .. } = world(0, &[(0..30).map(sent).collect()]);
+    let parameters = RangeParameters { end: 100, step: Some(10), ..Default::default() };
+    for text in [
+        "{app=`a`} | logfmt | n > 0",
+        "count_over_time({app=`a`} | logfmt | n > 0 [9ns])",
+        "sum_over_time({app=`a`} | logfmt | unwrap n [9ns])",
+    ] {
+        let query = Query::range(text, parameters).unwrap();
+        let mut scan = Scan::new(&query.requests("t")[0], &view).unwrap();
+        let asked = std::cell::Cell::new(0);
+        let stopped = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 3
+        };
+        assert_eq!(scan.step_unless(&stopped), Err(QueryError::Cancelled), "{text}");
+        assert_eq!(asked.get(), 4, "{text}: three of thirty records were worked on");
+    }
 }
 
 #[test]
