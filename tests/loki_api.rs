@@ -82,6 +82,7 @@ fn calm(value: &mut Value) {
                         *value = json!(0)
                     }
                     "version" => *value = json!("VERSION"),
+                    name if name.ends_with("Seconds") => *value = json!(0),
                     _ => calm(value),
                 }
             }
