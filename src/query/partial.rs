@@ -119,17 +119,22 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Adds what another shard looked at.
+    /// Adds what another shard looked at, as far as numbers go: another node may say anything.
     pub fn add(&mut self, more: &Self) {
-        self.records += more.records;
-        self.bytes += more.bytes;
-        self.chunks += more.chunks;
-        self.head_records += more.head_records;
-        self.head_bytes += more.head_bytes;
-        self.head_chunks += more.head_chunks;
-        self.blocks_matched += more.blocks_matched;
-        self.batches_matched += more.batches_matched;
-        self.compressed += more.compressed;
+        let pairs = [
+            (&mut self.records, more.records),
+            (&mut self.bytes, more.bytes),
+            (&mut self.chunks, more.chunks),
+            (&mut self.head_records, more.head_records),
+            (&mut self.head_bytes, more.head_bytes),
+            (&mut self.head_chunks, more.head_chunks),
+            (&mut self.blocks_matched, more.blocks_matched),
+            (&mut self.batches_matched, more.batches_matched),
+            (&mut self.compressed, more.compressed),
+        ];
+        for (sum, more) in pairs {
+            *sum = sum.saturating_add(more);
+        }
     }
 }
 
@@ -248,5 +253,18 @@ impl Partial {
             return Err(QueryError::Codec { what: "partial answer".to_owned(), version: bytes.first().copied(), why });
         }
         Ok(partial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shards_say_they_looked_at_adds_up_to_a_number() {
+        let absurd = Seen { records: u64::MAX, compressed: u64::MAX - 1, ..Seen::default() };
+        let mut seen = Seen { bytes: 3, ..absurd };
+        seen.add(&Seen { bytes: 4, ..absurd });
+        assert_eq!(seen, Seen { records: u64::MAX, compressed: u64::MAX, bytes: 7, ..Seen::default() });
     }
 }

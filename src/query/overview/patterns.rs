@@ -199,9 +199,10 @@ impl Cluster {
                 *word = Word::Any;
             }
         }
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         for (bucket, count) in other.samples {
-            *self.samples.entry(bucket).or_default() += count;
+            let sum = self.samples.entry(bucket).or_default();
+            *sum = sum.saturating_add(count);
         }
     }
 
@@ -308,7 +309,7 @@ impl Miner {
         if gaps.len() != words.len() + 1 || words.is_empty() {
             return;
         }
-        let count = samples.iter().map(|(_, count)| count).sum();
+        let count = samples.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
         let samples = samples.into_iter().filter(|(bucket, _)| *bucket < self.buckets.count).collect();
         let cluster = Cluster { level, gaps, words, samples, count };
         self.insert(cluster.key(), cluster);
@@ -407,6 +408,20 @@ mod tests {
             rest = &rest[at + part.len()..];
         }
         rest.is_empty()
+    }
+
+    #[test]
+    fn absurd_counts_of_another_node_add_up_to_the_largest() {
+        let found = FoundPattern {
+            level: String::new(),
+            gaps: vec![String::new(), String::new()],
+            words: vec![Word::Fixed("x".to_owned())],
+            samples: vec![(0, u64::MAX), (1, u64::MAX)],
+        };
+        let mut miner = Miner::new(STEPS);
+        miner.absorb(found.clone());
+        miner.absorb(found);
+        assert_eq!(miner.patterns()[0].samples, [(0, u64::MAX), (1, u64::MAX)]);
     }
 
     #[test]

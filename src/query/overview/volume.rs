@@ -158,7 +158,7 @@ impl Volume {
     }
 
     pub(super) fn absorb(&mut self, found: FoundVolume) {
-        self.chunks += found.chunks;
+        self.chunks = self.chunks.saturating_add(found.chunks);
         found.streams.into_iter().for_each(|stream| self.name_stream(&labels(stream)));
         for (series, points) in found.series {
             let series = labels(series);
@@ -177,7 +177,7 @@ impl Volume {
     pub(super) fn series(self, limit: usize, names: bool) -> Vec<Series> {
         let mut series: Vec<(u64, Series)> = Vec::with_capacity(self.series.len());
         for (labels, points) in self.series {
-            let sum = points.values().map(|amount| amount.bytes).sum();
+            let sum = points.values().fold(0_u64, |sum, amount| sum.saturating_add(amount.bytes));
             let points = points.into_iter().map(|(bucket, amount)| (bucket, amount.bytes as f64)).collect();
             let name = labels.iter().next().filter(|_| names).map(|(name, _)| Labels::naming(name));
             let labels = name.unwrap_or(labels);
@@ -220,6 +220,19 @@ mod tests {
     fn times_fall_into_their_step_and_the_last_takes_the_end() {
         let query = query(VolumeBy::Whole);
         assert_eq!([100, 109, 110, 124].map(|time| query.bucket(time)), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn absurd_amounts_of_another_node_add_up_to_the_largest() {
+        let amount = Amount { bytes: u64::MAX, entries: u64::MAX };
+        let series = vec![(vec![("app".to_owned(), "a".to_owned())], vec![(0, amount), (1, amount)])];
+        let found = FoundVolume { streams: BTreeSet::new(), chunks: u64::MAX, series };
+        let mut all = Volume::default();
+        all.absorb(found.clone());
+        all.absorb(found);
+        let expected = Overviewed::Stats { streams: 0, chunks: u64::MAX, entries: u64::MAX, bytes: u64::MAX };
+        assert_eq!(all.stats(), expected);
+        assert_eq!(all.series(1, false)[0].points.len(), 2);
     }
 
     #[test]
