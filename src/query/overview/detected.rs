@@ -219,7 +219,8 @@ impl FieldSet {
         held.kind = held.kind.or(found.kind);
         held.json |= found.json;
         held.logfmt |= found.logfmt;
-        if held.path.is_empty() {
+        // Several paths may have one name: the first of them in order, whichever record came first.
+        if held.path.is_empty() || (!found.path.is_empty() && found.path < held.path) {
             held.path = found.path;
         }
         for hash in found.hashes {
@@ -346,15 +347,17 @@ mod tests {
         let parts = [
             looked(None, &["a=1 b=x"]).found(),
             looked(None, &["a=2.5"]).found(),
-            looked(None, &[r#"{"a":1}"#]).found(),
+            looked(None, &[r#"{"a":1,"c":{"d":2}}"#, r#"{"c_d":2}"#]).found(),
+            looked(None, &[r#"{"c_d":2}"#, r#"{"c":{"d":2}}"#]).found(),
         ];
-        let sum = |order: [usize; 3]| {
+        let sum = |order: [usize; 4]| {
             let mut set = FieldSet::new(&query(None));
             order.into_iter().for_each(|at| set.absorb(parts[at].clone()));
             shown(set)
         };
-        assert_eq!(sum([0, 1, 2])[0], "a float 2 json+logfmt a");
-        assert_eq!(sum([0, 1, 2]), sum([2, 1, 0]));
+        let first = sum([0, 1, 2, 3]);
+        assert_eq!((first[0].as_str(), first[2].as_str()), ("a float 2 json+logfmt a", "c_d int 1 json c/d"));
+        assert_eq!(first, sum([3, 2, 1, 0]));
     }
 
     proptest! {
