@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 
 use super::BlockError;
-use crate::limits::{BLOCK_FRAME_RAW_BYTES_MAX, BLOCK_INFLATED_BYTES_MAX, BLOCK_ROWS_MAX};
+use crate::limits::{BATCH_RAW_BYTES_MAX, BLOCK_FRAME_RAW_BYTES_MAX, BLOCK_INFLATED_BYTES_MAX, BLOCK_ROWS_MAX};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MPBK");
 const VERSION: u8 = 1;
@@ -155,6 +155,10 @@ impl Container {
         }
         if len != bytes.len() {
             return Err(malformed("length"));
+        }
+        // It is only told, but heads and segments add it up.
+        if head.raw_bytes > u64::from(head.rows) * BATCH_RAW_BYTES_MAX as u64 {
+            return Err(malformed("raw bytes"));
         }
         let frames = read_directory(directory, data, len)?;
         Ok(Self { bytes, head, frames })
@@ -320,11 +324,11 @@ pub(super) fn replace_column(bytes: Bytes, kind: u8, column: usize, content: &[u
     Deflate::new(1).block(&block.head, &columns).into()
 }
 
-/// The block as a writer of another version would mark it.
+/// The block with other bytes in its header, under a right checksum.
 #[cfg(test)]
-pub(super) fn with_version(bytes: Bytes, version: u8) -> Bytes {
+pub(super) fn with_head(bytes: Bytes, at: usize, head: &[u8]) -> Bytes {
     let mut bytes = bytes.to_vec();
-    bytes[4] = version;
+    bytes[at..at + head.len()].copy_from_slice(head);
     let end = HEAD + usize::from(u16::from_le_bytes([bytes[6], bytes[7]])) * ENTRY;
     let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..SUM]), &bytes[HEAD..end]);
     bytes[SUM..HEAD].copy_from_slice(&sum.to_le_bytes());

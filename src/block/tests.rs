@@ -154,8 +154,21 @@ fn a_newer_version_asks_for_an_upgrade() {
         labels: Labels::new([("a", "b")]),
         records: vec![Record { timestamp: 1, line: "x".into(), metadata: Vec::new() }],
     }];
-    let bytes = super::frame::with_version(l0::Encoder::new().encode("acme", &streams), 2);
+    let bytes = super::frame::with_head(l0::Encoder::new().encode("acme", &streams), 4, &[2]);
     let error = L0::open(bytes).unwrap_err();
     assert_eq!(error, super::BlockError::Version { found: 2, known: 1 });
     assert_eq!(error.class(), crate::class::Class::Fatal);
+}
+
+#[test]
+fn a_block_that_tells_of_more_bytes_than_its_records_can_have_is_refused() {
+    let streams = [StreamRecords {
+        labels: Labels::new([("a", "b")]),
+        records: vec![Record { timestamp: 1, line: "x".into(), metadata: Vec::new() }],
+    }];
+    let batch = l0::Encoder::new().encode("acme", &streams);
+    let most = crate::limits::BATCH_RAW_BYTES_MAX as u64;
+    let told = |raw: u64| L0::open(super::frame::with_head(batch.clone(), 48, &raw.to_le_bytes()));
+    assert_eq!(told(most).unwrap().summary(0).raw_bytes, most);
+    assert_eq!(told(most + 1).unwrap_err(), super::BlockError::Malformed { part: "raw bytes" });
 }
