@@ -69,11 +69,11 @@ async fn restore(State(state): State<IntakeState>, request: Request) -> Response
 
 /// Why a request was refused before an ingester saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub struct Refused {
     /// The status of the answer.
-    pub(super) status: StatusCode,
+    pub status: StatusCode,
     /// Why, in words.
-    pub(super) why: String,
+    pub why: String,
 }
 
 impl Refused {

@@ -9,7 +9,7 @@ pub mod json;
 pub mod nodes;
 pub mod ops;
 mod overview;
-mod params;
+pub mod params;
 mod push;
 pub mod query;
 mod records_in;

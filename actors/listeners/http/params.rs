@@ -13,11 +13,11 @@ use super::intake::Refused;
 
 /// Names and values in the order they came, decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Params(Vec<(String, String)>);
+pub struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Reads those of a URL.
-    pub(super) fn of_url(query: Option<&str>) -> Result<Self, Refused> {
+    pub fn of_url(query: Option<&str>) -> Result<Self, Refused> {
         let mut params = Self::default();
         params.add(query.unwrap_or_default())?;
         Ok(params)
@@ -44,18 +44,18 @@ impl Params {
     }
 
     /// The value of a parameter, the first where it came several times; an empty one is none.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(given, value)| given == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
-    pub(super) fn all<'a>(&'a self, names: &[&str]) -> impl Iterator<Item = &'a str> {
+    pub fn all<'a>(&'a self, names: &[&str]) -> impl Iterator<Item = &'a str> {
         let wanted = |(name, value): &&(String, String)| names.contains(&name.as_str()) && !value.is_empty();
         self.0.iter().filter(wanted).map(|(_, value)| value.as_str())
     }
 
     /// A parameter that is a whole number.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, QueryError> {
+    pub fn number(&self, name: &str) -> Result<Option<u64>, QueryError> {
         let parse = |value: &str| {
             value.parse().map_err(|_| QueryError::Parameter {
                 name: name.to_owned(),
@@ -67,7 +67,7 @@ impl Params {
     }
 
     /// A parameter that is `true` or `false`; without one it is false.
-    pub(super) fn flag(&self, name: &str) -> Result<bool, QueryError> {
+    pub fn flag(&self, name: &str) -> Result<bool, QueryError> {
         match self.get(name) {
             None | Some("false" | "0") => Ok(false),
             Some("true" | "1") => Ok(true),
