@@ -9,6 +9,7 @@
 //!
 //! [`naive`] evaluates LogQL over plain records, as the query engine is held to; what clients ask of a cluster under faults is
 //! drawn and judged in [`asking`].
+//! [`fuzz`] has hostile inputs, by name and number, for whatever reads bytes or text.
 //!
 //! [`wal`] runs the log of one node against a model of it, on a disk that loses, tears and flips. [`model`] is that
 //! model.
@@ -19,6 +20,7 @@ pub mod client;
 pub mod copies;
 pub mod draw;
 pub mod faults;
+pub mod fuzz;
 pub mod ground;
 pub mod groups;
 pub mod history;

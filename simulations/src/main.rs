@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{logql, meta, mutants, replay, run, shrink, sweep, wal};
+use commands::{fuzz, logql, meta, mutants, replay, run, shrink, sweep, wal};
 
 /// Seeded simulations of Millpond: whole nodes under faults, each run again by its seed
 #[derive(Parser, Debug)]
@@ -30,6 +30,8 @@ use commands::{logql, meta, mutants, replay, run, shrink, sweep, wal};
                                  one that failed, again
   shrink --seed 7                the fewest faults that still fail
   logql --seeds 0..100           whether queries find what they should
+  fuzz --target parser --seeds 0..100000
+                                 hostile inputs, one target at a time
   meta --seeds 0..20             whether a seed does the same twice
 
 Exit codes of every command: 0 every promise was kept, 1 one was broken or the command failed, 2 wrong usage."#)]
@@ -48,6 +50,7 @@ enum Command {
     Mutants(mutants::Args),
     Wal(wal::Args),
     Logql(logql::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Wal(args) => wal::run(&args),
         Command::Logql(args) => logql::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

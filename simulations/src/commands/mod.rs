@@ -1,5 +1,6 @@
 //! The commands of the binary, one file each: its arguments, and `run`. What several of them need stands here.
 
+pub(crate) mod fuzz;
 pub(crate) mod logql;
 pub(crate) mod meta;
 pub(crate) mod mutants;
