@@ -139,9 +139,12 @@ async fn seal_some(world: &World, node: u64, segments: usize) -> (u32, Vec<Strin
         }
     }
     let data = world.cluster.nodes.iter().find(|there| there.id == node).unwrap().data.clone();
+    // A segment counts once a snapshot names it, which is written after it; before, a node that starts makes it anew.
     wait_until("segments are sealed and named", SOON, || async {
         let (sealed, named) = (sealed(&data, shard), files(&shard_folder(&data, shard), ".redb"));
-        if sealed.len() >= segments && !named.is_empty() { Ok(()) } else { Err(format!("{sealed:?} {named:?}")) }
+        let newest = |paths: &[PathBuf]| paths.iter().filter_map(|path| path.metadata().ok()?.modified().ok()).max();
+        let all_named = newest(&sealed) < newest(&named);
+        if sealed.len() >= segments && all_named { Ok(()) } else { Err(format!("{sealed:?} {named:?}")) }
     })
     .await;
     (shard, lines)
