@@ -23,12 +23,12 @@ const NAMES: &[&str] = &[];
 /// Of `--fast`: each is found early, and each by another oracle.
 const FAST: [&str; 7] = [
     "ack-before-sync",
+    "generation-ignored",
     "key-without-part",
     "late-records-passed-over",
     "missing-shard-left-out",
     "offsets-reused",
     "tail-skips",
-    "term-at-trim",
 ];
 const HOW_TO_BUILD: &str = "build with `cargo run -p millpond-simulations --features mutants -- mutants`";
 /// Seeds of `--fast`.
