@@ -11,6 +11,7 @@ pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod fmt;
 pub(crate) mod labels;
+mod list;
 pub(crate) mod node;
 pub(crate) mod query;
 mod range;

@@ -121,7 +121,7 @@ pub struct Seen {
 impl Seen {
     /// Adds what another shard looked at, as far as numbers go: another node may say anything.
     pub fn add(&mut self, more: &Self) {
-        let pairs = [
+        add_up([
             (&mut self.records, more.records),
             (&mut self.bytes, more.bytes),
             (&mut self.chunks, more.chunks),
@@ -131,10 +131,14 @@ impl Seen {
             (&mut self.blocks_matched, more.blocks_matched),
             (&mut self.batches_matched, more.batches_matched),
             (&mut self.compressed, more.compressed),
-        ];
-        for (sum, more) in pairs {
-            *sum = sum.saturating_add(more);
-        }
+        ]);
+    }
+}
+
+/// Adds to each sum what another node said, as far as numbers go.
+fn add_up<const N: usize>(sums: [(&mut u64, u64); N]) {
+    for (sum, more) in sums {
+        *sum = sum.saturating_add(more);
     }
 }
 
@@ -154,17 +158,14 @@ pub struct Considered {
 }
 
 impl Considered {
-    /// Those that were not read.
-    pub fn skipped(&self) -> u64 {
-        self.out_of_range + self.of_other_streams + self.hidden + self.beyond_limit
-    }
-
     fn add(&mut self, more: &Self) {
-        self.all += more.all;
-        self.out_of_range += more.out_of_range;
-        self.of_other_streams += more.of_other_streams;
-        self.hidden += more.hidden;
-        self.beyond_limit += more.beyond_limit;
+        add_up([
+            (&mut self.all, more.all),
+            (&mut self.out_of_range, more.out_of_range),
+            (&mut self.of_other_streams, more.of_other_streams),
+            (&mut self.hidden, more.hidden),
+            (&mut self.beyond_limit, more.beyond_limit),
+        ]);
     }
 }
 
@@ -209,10 +210,12 @@ pub struct Made {
 impl Made {
     /// Adds the times of another part.
     pub fn add_times(&mut self, more: &Self) {
-        self.asked += more.asked;
-        self.view += more.view;
-        self.waited += more.waited;
-        self.scanned += more.scanned;
+        add_up([
+            (&mut self.asked, more.asked),
+            (&mut self.view, more.view),
+            (&mut self.waited, more.waited),
+            (&mut self.scanned, more.scanned),
+        ]);
     }
 }
 
@@ -266,5 +269,12 @@ mod tests {
         let mut seen = Seen { bytes: 3, ..absurd };
         seen.add(&Seen { bytes: 4, ..absurd });
         assert_eq!(seen, Seen { records: u64::MAX, compressed: u64::MAX, bytes: 7, ..Seen::default() });
+        let blocks = Considered { all: u64::MAX, hidden: 1, ..Considered::default() };
+        let mut weighed = Weighed { blocks, ..Weighed::default() };
+        weighed.add(&weighed.clone());
+        assert_eq!(weighed.blocks, Considered { hidden: 2, ..blocks });
+        let mut made = Made { asked: u64::MAX, view: 1, ..Made::default() };
+        made.add_times(&made.clone());
+        assert_eq!((made.asked, made.view), (u64::MAX, 2));
     }
 }

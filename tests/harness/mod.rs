@@ -248,14 +248,8 @@ impl World {
 
     /// What a shard's leader has, asked again until it answers: a leader may just be elected.
     pub async fn leader_lines(&self, id: u64, shard: u32) -> Vec<String> {
-        let deadline = Instant::now() + SOON;
-        loop {
-            match self.shard_lines(id, shard, Source::Leader).await {
-                Ok(lines) => return lines,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+        let read = || async { self.shard_lines(id, shard, Source::Leader).await.map_err(|error| error.to_string()) };
+        wait_until("the leader answers", SOON, read).await
     }
 }
 
