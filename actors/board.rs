@@ -296,6 +296,11 @@ impl Board {
         })
     }
 
+    /// Whether any connected peer asks for heads to be cut.
+    pub fn is_asked(&self) -> bool {
+        self.pressure.borrow().values().any(|pressure| pressure.asks)
+    }
+
     /// How short of memory the worst of these nodes is, as far as they said.
     pub fn pressure_of(&self, nodes: impl Iterator<Item = NodeId>) -> Pressure {
         let pressure = self.pressure.borrow();
@@ -490,9 +495,11 @@ mod tests {
         }
         let of = |nodes: &[u64]| board.pressure_of(nodes.iter().copied().map(NodeId));
         assert_eq!(of(&[1, 2, 3]), Pressure { excess: 9, asks: true });
+        assert!(board.is_asked());
         assert_eq!((of(&[1, 2]).excess, of(&[1, 3]).asks, of(&[1])), (7, false, Pressure::default()));
         board.lost(NodeId(2));
         assert_eq!(of(&[1, 2, 3]), Pressure { excess: 9, asks: false });
+        assert!(!board.is_asked());
     }
 
     #[test]

@@ -319,7 +319,10 @@ impl ShardsState {
 
     /// Past the node's budget the fullest heads that this node may seal are sealed.
     fn relieve_memory(&self) {
-        let board = &self.site.board;
+        let (board, budget) = (&self.site.board, budget(&self.site));
+        if !budget.pressure(board.heads()).asks && !board.is_asked() {
+            return;
+        }
         let cluster = board.cluster().borrow().clone();
         let held = board.standings().into_iter().filter(|standing| standing.replica.is_some());
         let head = |standing: SeatStanding| Head {
@@ -330,7 +333,7 @@ impl ShardsState {
             asked: board.pressure_of(cluster.homes(standing.shard).into_values()).asks,
         };
         let heads: Vec<Head> = held.map(head).collect();
-        for shard in budget(&self.site).cut(&heads) {
+        for shard in budget.cut(&heads) {
             if let Some(replica) = board.replica(shard) {
                 let _ = replica.cast(ReplicaMessage::Seal { let_go: false });
             }
