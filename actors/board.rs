@@ -70,7 +70,7 @@ pub struct Standing {
     pub role: Role,
     /// Its term.
     pub term: Term,
-    /// The node whose replica leads, as far as this one knows.
+    /// The node whose replica leads, as far as this node knows.
     pub leader: Option<NodeId>,
     /// Everything through it left the log.
     pub trimmed: Index,
@@ -143,6 +143,17 @@ pub struct Seat {
     pub replica: Address<ReplicaMessage>,
     /// How it stands.
     pub standing: Standing,
+    /// The node that leads, as far as the replica here knows.
+    known: Option<NodeId>,
+    /// The other node that leads by its own word, or by the word of one that was asked as its leader and is not.
+    told: Option<NodeId>,
+}
+
+impl Seat {
+    /// Where no replica here knows who leads, what other nodes tell counts.
+    fn settle_leader(&mut self) {
+        self.standing.leader = self.known.or(self.told);
+    }
 }
 
 /// Room on the disk, as the log-writer last saw it.
@@ -214,7 +225,7 @@ impl Board {
     pub fn new(node: NodeId, shards: u32, tree: &TreeHandle) -> Self {
         let seat = |shard: ShardId| {
             let replica = tree.seat(&format!("{shard}/replica"), Some(&shard.to_string()));
-            watch::Sender::new(Seat { replica, standing: Standing::unknown(shard) })
+            watch::Sender::new(Seat { replica, standing: Standing::unknown(shard), known: None, told: None })
         };
         Self {
             node,
@@ -257,11 +268,15 @@ impl Board {
         self.seat(shard)?.borrow().standing.leader
     }
 
-    /// Publishes how the replica of a shard stands here.
+    /// Publishes how the replica of a shard stands here, or that there is none.
     pub fn stands(&self, standing: Standing) {
         let Some(seat) = self.seat(standing.shard) else { return };
         let (led, leads) = (seat.borrow().standing.role == Role::Leader, standing.role == Role::Leader);
-        seat.send_modify(|seat| seat.standing = standing);
+        seat.send_modify(|seat| {
+            seat.known = standing.leader;
+            seat.standing = standing;
+            seat.settle_leader();
+        });
         if led != leads {
             self.news.send_modify(|news| *news += 1);
         }
@@ -272,17 +287,17 @@ impl Board {
         &self.news
     }
 
-    /// Who leads a shard without a replica here, by the word of a node that was asked as its leader and is not. A node that
-    /// says itself that it leads knows better.
+    /// Who leads a shard, by the word of a node that was asked as its leader and is not. A node that says itself that it
+    /// leads knows better, and so does a replica here.
     pub fn points_to(&self, shard: ShardId, asked: NodeId, leader: NodeId) {
         let Some(seat) = self.seat(shard).filter(|_| leader != asked && leader != self.node) else { return };
-        seat.send_if_modified(|Seat { standing, .. }| {
-            let knows_better = standing.leader.is_some_and(|known| known != asked);
-            let news = standing.phase == Phase::Absent && !knows_better;
-            if news {
-                standing.leader = Some(leader);
+        seat.send_if_modified(|seat| {
+            let knows_better = seat.told.is_some_and(|known| known != asked);
+            if !knows_better {
+                seat.told = Some(leader);
+                seat.settle_leader();
             }
-            news
+            !knows_better
         });
     }
 
@@ -404,11 +419,12 @@ impl Board {
 
     fn led_by(&self, peer: NodeId, leads: impl Fn(ShardId) -> bool) {
         for seat in self.seats.iter() {
-            seat.send_if_modified(|Seat { standing, .. }| {
-                let leads = leads(standing.shard);
-                let news = leads != (standing.leader == Some(peer)) && standing.phase == Phase::Absent;
+            seat.send_if_modified(|seat| {
+                let leads = leads(seat.standing.shard);
+                let news = leads != (seat.told == Some(peer));
                 if news {
-                    standing.leader = leads.then_some(peer);
+                    seat.told = leads.then_some(peer);
+                    seat.settle_leader();
                 }
                 news
             });
@@ -512,6 +528,24 @@ mod tests {
         assert!(!board.is_peer_fit(NodeId(3)) && board.is_peer_fit(NodeId(2)));
         board.lost(NodeId(3));
         assert_eq!(board.leader(ShardId(3)), None);
+    }
+
+    #[test]
+    fn where_no_replica_here_knows_who_leads_what_others_said_counts() {
+        let board = board();
+        let shard = ShardId(3);
+        let stands = |phase, leader| board.stands(Standing { phase, leader, ..Standing::unknown(shard) });
+        stands(Phase::Serving, Some(NodeId(1)));
+        board.heard(NodeId(2), &Leadership::new(true, 0, [shard]));
+        assert_eq!(board.leader(shard), Some(NodeId(1)), "the replica here knows");
+        for phase in [Phase::Down, Phase::Absent, Phase::Recovering, Phase::Serving] {
+            stands(phase, None);
+            assert_eq!(board.leader(shard), Some(NodeId(2)), "{phase:?}");
+        }
+        board.lost(NodeId(2));
+        assert_eq!(board.leader(shard), None);
+        stands(Phase::Absent, None);
+        assert_eq!(board.leader(shard), None);
     }
 
     #[test]

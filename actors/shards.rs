@@ -270,9 +270,7 @@ impl ShardsState {
                 seat.phase = Phase::Clearing;
                 let replica = seat.replica;
                 // From now on others say who leads it.
-                if let Some(seat) = self.site.board.seat(shard) {
-                    seat.send_modify(|seat| seat.standing = SeatStanding::unknown(shard));
-                }
+                self.site.board.stands(SeatStanding::unknown(shard));
                 self.site.transfers.left(shard);
                 if !std::mem::replace(&mut seat.forgotten, true) {
                     // The log-writer is there as long as the node is.

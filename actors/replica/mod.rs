@@ -288,10 +288,7 @@ impl Drop for ReplicaState {
     /// A life that ended, however it ended, leads nothing.
     fn drop(&mut self) {
         let Group { shard, id, .. } = self.arguments.group;
-        let Some(seat) = self.arguments.board.seat(shard) else { return };
-        seat.send_modify(|seat| {
-            seat.standing = Standing { phase: Phase::Down, replica: Some(id), ..Standing::unknown(shard) };
-        });
+        self.arguments.board.stands(Standing { phase: Phase::Down, replica: Some(id), ..Standing::unknown(shard) });
     }
 }
 
