@@ -99,6 +99,23 @@ fn a_group_of_one_that_has_moved_needs_no_more_of_the_replica_that_it_left() {
 }
 
 #[test]
+fn a_replica_that_is_told_to_lead_while_it_applies_a_change_of_members_does_so_afterwards() {
+    let mut world = World::led();
+    world.seat(2).busy = true;
+    world.join(4);
+    world.change(1, 1, Change::AddLearner(id(4)));
+    world.run();
+    world.step(id(1), Event::Transfer { to: id(2) });
+    world.run();
+    assert_eq!(world.leader(), 1, "the change is not applied at 2");
+    let through = world.seat(2).applied.last().unwrap().index;
+    world.seat(2).busy = false;
+    world.step(id(2), Event::Applied { through });
+    world.run();
+    assert_eq!(world.leader(), 2, "without a tick");
+}
+
+#[test]
 fn a_majority_that_starts_again_needs_no_replica_that_was_replaced() {
     let mut world = World::led();
     world.join(4);

@@ -27,6 +27,8 @@ pub(super) struct Seat {
     pub(super) writes: VecDeque<Effect>,
     /// The disk is stuck: writes and fetches wait.
     pub(super) stuck: bool,
+    /// The state machine is busy: what is given out is not applied yet.
+    pub(super) busy: bool,
     pub(super) fetches: VecDeque<Effect>,
     /// The newest snapshot: the last entry in it and the members as of it.
     pub(super) kept: (Index, Members),
@@ -157,6 +159,7 @@ impl World {
             disk,
             writes: VecDeque::new(),
             stuck: false,
+            busy: false,
             fetches: VecDeque::new(),
             kept,
             offered: None,
@@ -230,7 +233,7 @@ impl World {
         let Some(replica) = &mut seat.replica else { return Ok(()) };
         let mut effects = Vec::new();
         let outcome = replica.step(event, &mut effects);
-        let (mut applied, mut fresh) = (None, Vec::new());
+        let (mut applied, mut fresh, busy) = (None, Vec::new(), seat.busy);
         for effect in effects {
             self.trace.push((at, effect.clone()));
             match effect {
@@ -280,7 +283,7 @@ impl World {
         for (index, term) in fresh {
             assert!(self.is_durable(index, term), "{at} applies {index}, which no quorum has");
         }
-        if let Some(through) = applied {
+        if let Some(through) = applied.filter(|_| !busy) {
             self.step(at, Event::Applied { through });
         }
         self.check(at);
@@ -302,7 +305,7 @@ impl World {
         before.any(|members| majority(&members.voters) && majority(&members.outgoing))
     }
 
-    /// The watermarks are in order, a term has one leader, and everybody has the members of what he applied.
+    /// The watermarks are in order, a term has one leader, and everybody has the members of what he was given to apply.
     fn check(&mut self, at: ReplicaId) {
         let seat = &self.seats[&at];
         let status = seat.replica.as_ref().unwrap().status();
@@ -313,7 +316,8 @@ impl World {
             let leader = *self.leaders.entry(status.term).or_insert(at);
             assert_eq!(leader, at, "two lead in term {}", status.term);
         }
-        let known = self.configurations.range(..=status.applied).next_back().map(|(_, members)| members);
+        let given = seat.applied.last().map_or(status.applied, |entry| entry.index);
+        let known = self.configurations.range(..=given).next_back().map(|(_, members)| members);
         let newcomer = seat.kept.1.is_empty() && status.members.is_empty();
         assert!(newcomer || known == Some(&status.members), "{at} has the members {:?}", status.members);
     }

@@ -88,6 +88,8 @@ pub struct Replica {
     offered: Option<(ReplicaId, Position)>,
     /// The last entry given out to be applied.
     given: Index,
+    /// Its leader's word to stand at once, which raft-rs does not hear while a change of members waits to be applied.
+    summons: Option<Message>,
 }
 
 impl fmt::Debug for Replica {
@@ -136,6 +138,7 @@ impl Replica {
             offers: BTreeMap::new(),
             offered: None,
             given: applied,
+            summons: None,
         };
         replica.told.0 = replica.role();
         replica.draw_timeout();
@@ -163,7 +166,10 @@ impl Replica {
             Event::Propose { ticket, payload } => self.propose(ticket, payload, effects),
             Event::Change { ticket, change } => self.change(ticket, change, effects),
             Event::Persisted { number } => self.persisted_through(number, effects),
-            Event::Applied { through } => self.applied_through(through),
+            Event::Applied { through } => {
+                self.applied_through(through);
+                return self.follow_summons();
+            }
             Event::Read { ticket } => self.read(ticket, effects),
             Event::Transfer { to } => {
                 if self.role() == Role::Leader && self.members.voters.contains(&to) {
@@ -237,17 +243,35 @@ impl Replica {
         gate.check(&message).map_err(|why| ConsensusError::Foreign { shard, from, kind, why })?;
         match kind {
             MessageKind::Snapshot => return self.receive_offer(message, effects),
+            MessageKind::TimeoutNow => return self.summoned(message),
             MessageKind::HeartbeatResponse => self.heard_commit(from, message.commit),
             MessageKind::Append
             | MessageKind::AppendResponse
             | MessageKind::RequestVote
             | MessageKind::RequestVoteResponse
             | MessageKind::Heartbeat
-            | MessageKind::TimeoutNow
             | MessageKind::RequestPreVote
             | MessageKind::RequestPreVoteResponse => {}
         }
         self.step_raft(message)
+    }
+
+    /// Stands for election at once, as its leader asks. Where a change of members waits to be applied raft-rs does not,
+    /// and the group, which takes nothing meanwhile, would wait until the leader gives up: it stands when it can.
+    fn summoned(&mut self, message: Message) -> Result<(), ConsensusError> {
+        let summons = message.clone();
+        self.step_raft(message)?;
+        self.summons = (self.role() == Role::Follower && self.given > self.applied()).then_some(summons);
+        Ok(())
+    }
+
+    /// More is applied: what its leader asked for may be heard now, if that one still leads.
+    fn follow_summons(&mut self) -> Result<(), ConsensusError> {
+        let Some(message) = self.summons.take() else { return Ok(()) };
+        if message.term != self.term() || self.leader() != Some(message.from) || self.wins_too_early() {
+            return Ok(());
+        }
+        self.summoned(message)
     }
 
     fn step_raft(&mut self, message: Message) -> Result<(), ConsensusError> {
