@@ -80,7 +80,7 @@ pub enum Event {
         /// The caller's name for the read, unique among those waiting.
         ticket: u64,
     },
-    /// Hand leadership to another voter; ignored unless this replica leads.
+    /// Hand leadership to another voter; ignored unless this replica leads, and while a change of members is under way.
     Transfer {
         /// Who shall lead.
         to: ReplicaId,

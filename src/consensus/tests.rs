@@ -116,6 +116,22 @@ fn a_replica_that_is_told_to_lead_while_it_applies_a_change_of_members_does_so_a
 }
 
 #[test]
+fn a_leader_hands_nothing_over_while_a_change_of_members_is_under_way() {
+    let mut world = World::led();
+    world.join(4);
+    world.change(1, 1, Change::AddLearner(id(4)));
+    world.tick(limits::HEARTBEAT_TICKS);
+    world.step(id(1), Event::Change { ticket: 2, change: Change::Replace { add: Some(id(4)), remove: Some(id(3)) } });
+    world.step(id(1), Event::Transfer { to: id(2) });
+    world.run();
+    assert_eq!((world.leader(), world.replica(1).term()), (1, Term(1)));
+    assert_eq!(*world.replica(1).members(), Members::of([id(1), id(2), id(4)], []));
+    world.step(id(1), Event::Transfer { to: id(2) });
+    world.run();
+    assert_eq!((world.leader(), world.replica(2).term()), (2, Term(2)));
+}
+
+#[test]
 fn a_majority_that_starts_again_needs_no_replica_that_was_replaced() {
     let mut world = World::led();
     world.join(4);

@@ -172,7 +172,7 @@ impl Replica {
             }
             Event::Read { ticket } => self.read(ticket, effects),
             Event::Transfer { to } => {
-                if self.role() == Role::Leader && self.members.voters.contains(&to) {
+                if self.role() == Role::Leader && self.members.voters.contains(&to) && !self.is_changing() {
                     self.raw.transfer_leader(to.0);
                 }
             }
@@ -281,6 +281,12 @@ impl Replica {
             Ok(()) | Err(raft::Error::StepPeerNotFound) => Ok(()),
             Err(_) => Err(ConsensusError::Foreign { shard, from, kind, why: "raft does not take it" }),
         }
+    }
+
+    /// Whether a change of members is under way. The leader that applies one may add an entry of its own, which ends it:
+    /// then whoever was told to stand just before would lose, its log being behind.
+    fn is_changing(&self) -> bool {
+        self.raw.raft.has_pending_conf() || !self.members.outgoing.is_empty()
     }
 
     /// Whether it leads and means to go on with it.
