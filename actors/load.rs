@@ -208,7 +208,10 @@ pub enum PushError {
         text: String,
     },
     /// No node confirmed it in time; it may be stored.
-    #[error("not confirmed by any of {nodes:?} within {after:?}, it may be stored or not; last: {last}")]
+    #[error(
+        "not confirmed by {} within {:.1} s, it may be stored or not; last: {last}",
+        nodes.join(", "), after.as_secs_f64()
+    )]
     Unconfirmed {
         /// The nodes that were asked.
         nodes: Vec<String>,

@@ -4,11 +4,11 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use commands::{
-    backup, bench, completions, config_check, crash, demo, fmt, is_closed_pipe, labels, node, query, rebalance,
-    replication, restore, send, series, serve, shard, status, tail, tree,
+    backup, bench, completions, config_check, crash, demo, fmt, help, in_words, is_closed_pipe, labels, node, query,
+    rebalance, replication, restore, send, series, serve, shard, status, tail, tree,
 };
 
 /// A highly available log store: three equal nodes, one binary
@@ -53,7 +53,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let matches = help::laid_out(CommandLine::command()).get_matches();
+    let command = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", in_words(&error));
         ExitCode::FAILURE
     })
 }
@@ -95,7 +96,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(args).await,
         Command::Bench(args) => bench::run(args).await,
-        Command::Completions(args) => Ok(completions::run(&args, CommandLine::command())),
+        Command::Completions(args) => completions::run(&args, CommandLine::command()),
     }
 }
 

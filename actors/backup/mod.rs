@@ -336,5 +336,5 @@ async fn make(site: Site, url: StoreUrl, order: Order, tally: Tally, keep: Optio
 /// Opening a store touches a disk, or reads the certificates of the machine.
 async fn open(url: StoreUrl) -> Result<Store, StoreError> {
     let failed = StoreError::Open { url: url.to_string(), why: "opening it panicked".to_owned() };
-    tokio::task::spawn_blocking(move || Store::open(&url)).await.unwrap_or(Err(failed))
+    tokio::task::spawn_blocking(move || Store::create(&url)).await.unwrap_or(Err(failed))
 }

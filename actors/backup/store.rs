@@ -100,16 +100,18 @@ struct Found {
 }
 
 impl Store {
-    /// Opens the store that a URL names; blocking for a moment. A folder is made where it is not there.
+    /// Opens the store that a URL names to read from it; blocking for a moment.
     ///
     /// # Errors
-    /// The folder cannot be made, or the environment does not say how to reach the bucket.
+    /// There is no such folder, or the environment does not say how to reach the bucket.
     pub fn open(url: &StoreUrl) -> Result<Self, StoreError> {
         let failed = |why: String| StoreError::Open { url: url.to_string(), why };
         let refused = |error: object_store::Error| failed(error.to_string());
         let (objects, prefix): (Arc<dyn ObjectStore>, Path) = match url.place() {
             StorePlace::Folder(path) => {
-                std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
+                if !std::path::Path::new(path).is_dir() {
+                    return Err(failed("there is no such folder".to_owned()));
+                }
                 let folder = LocalFileSystem::new_with_prefix(path).map_err(refused)?;
                 (Arc::new(folder.with_fsync(true)), Path::default())
             }
@@ -122,6 +124,18 @@ impl Store {
             }
         };
         Ok(Self { url: url.as_str().into(), prefix, objects })
+    }
+
+    /// The same, to write to it: a folder is made where it is not there.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or the environment does not say how to reach the bucket.
+    pub fn create(url: &StoreUrl) -> Result<Self, StoreError> {
+        if let StorePlace::Folder(path) = url.place() {
+            let made = std::fs::create_dir_all(path);
+            made.map_err(|error| StoreError::Open { url: url.to_string(), why: error.to_string() })?;
+        }
+        Self::open(url)
     }
 
     fn path(&self, folder: &str, name: &str) -> Path {

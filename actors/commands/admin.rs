@@ -11,7 +11,8 @@ use millpond_actors::load::Client;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{NodesArgs, ask};
+use super::width::{columns, filled};
+use super::{NodesArgs, ask, silence};
 
 /// How long a change may take to be agreed on; a node gives up sooner and says so.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -22,17 +23,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// refused.
 pub(crate) async fn post(nodes: &NodesArgs, path: &str, body: &Value) -> Result<()> {
     let client = Client::new(PATIENCE);
-    let mut failed = anyhow!("no node was named");
+    let mut silent = Vec::new();
     for node in nodes.urls() {
         let url = format!("{node}{path}");
         let headers = [("content-type", "application/json")];
         match client.request(Method::POST, &url, &headers, body.to_string().into()).await {
             Ok(answer) if answer.status.is_success() => return Ok(()),
             Ok(answer) => bail!("{}", answer.text()),
-            Err(error) => failed = error.into(),
+            Err(error) => silent.push(silence(&node, &error)),
         }
     }
-    Err(failed.context("no node answered; it may have been carried out all the same"))
+    bail!("no node answered, it may have been carried out all the same: {}", silent.join("; "))
 }
 
 /// The cluster, as the first of the nodes that answers sees it.
@@ -94,23 +95,40 @@ pub(crate) async fn wait(patience: Option<Duration>, mut look: impl AsyncFnMut()
 
 /// Rows below each other, each column as wide as its longest cell; the last one as it is.
 pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let many = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| columns(cell)).max();
+    let widths: Vec<usize> = (0..many).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| filled(cell, *width));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
 }
 
-/// One object on standard output, or words.
-pub(crate) fn told(json: bool, value: &Value, words: &str) {
-    if json {
-        println!("{value}");
-    } else {
-        println!("{words}");
+/// Rows without the columns that a screen has no room for, those of `spared` first, in their order. The first row names
+/// the columns.
+pub(crate) fn fitting(mut rows: Vec<Vec<String>>, spared: &[&str], width: Option<usize>) -> Vec<Vec<String>> {
+    let Some(width) = width else { return rows };
+    for name in spared {
+        if table(&rows).iter().all(|line| columns(line) <= width) {
+            break;
+        }
+        let place = rows.first().and_then(|head| head.iter().position(|title| title == name));
+        if let Some(place) = place {
+            rows.iter_mut().for_each(|row| drop(row.remove(place)));
+        }
     }
+    rows
+}
+
+/// One object on standard output, or words.
+pub(crate) fn told(json: bool, value: &Value, words: &str) -> Result<()> {
+    if json {
+        say!("{value}")?;
+    } else {
+        say!("{words}")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -150,6 +168,17 @@ pub(crate) mod tests {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         let lines = table(&[row(["NODE", "STATE", "WHY"]), row(["12345", "up", ""]), row(["é", "down", "it is"])]);
         assert_eq!(lines, ["NODE   STATE  WHY", "12345  up", "é      down   it is"]);
+    }
+
+    #[test]
+    fn a_narrow_screen_has_the_columns_that_matter() {
+        let rows =
+            || ["ID NAME LONG", "1 日本 xxxxxxxx"].map(|row| row.split(' ').map(str::to_owned).collect()).to_vec();
+        let shown = |width| table(&fitting(rows(), &["LONG", "NAME"], width));
+        assert_eq!(shown(None), ["ID  NAME  LONG", "1   日本  xxxxxxxx"]);
+        assert_eq!(shown(Some(18)), shown(None));
+        assert_eq!(shown(Some(17)), ["ID  NAME", "1   日本"]);
+        assert_eq!(shown(Some(3)), ["ID", "1"]);
     }
 
     #[test]

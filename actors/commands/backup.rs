@@ -20,7 +20,9 @@ use millpond_actors::backup::store::Store;
 use millpond_actors::load::Client;
 use millpond_actors::moment;
 
-use super::{NodesArgs, human_bytes};
+use super::admin::{fitting, table};
+use super::screen::Screen;
+use super::{NodesArgs, ask, human_bytes, silence, unanswered};
 
 /// How often a node is asked how far its backup is.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -30,6 +32,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const ASK: Duration = Duration::from_secs(5);
 /// Segments that are read back at once, each whole in memory.
 const VERIFY_AT_ONCE: usize = 2;
+/// What is shown of the backups in a store.
+const HEAD: [&str; 8] = ["BACKUP", "BEGAN", "TOOK", "CLUSTER", "SHARDS", "SEGMENTS", "RECORDS", "BYTES"];
+/// What a narrow terminal is not shown, the first first.
+const SPARED: [&str; 6] = ["BEGAN", "SHARDS", "TOOK", "SEGMENTS", "CLUSTER", "BYTES"];
 /// Time between two lines of progress where there is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
@@ -104,14 +110,15 @@ async fn make(url: Option<StoreUrl>, nodes: &NodesArgs) -> Result<ExitCode> {
     let client = Client::new(ASK);
     let node = nodes.urls().into_iter().next().context("no node was named")?;
     let asked = format!("{node}/api/v1/backup");
-    let report = report_of(&client, &asked).await?;
+    let report: BackupReport = ask(&NodesArgs::of(vec![node.clone()]), "/api/v1/backup").await?;
     let url = match url {
         Some(url) => url.to_string(),
         None => report.schedule.context("the cluster has no schedule of backups: say where to put this one")?,
     };
     let body = serde_json::to_vec(&BackupRequest { url: url.clone() })?;
     let headers = [("content-type", "application/json")];
-    let answer = client.request(Method::POST, &asked, &headers, body.into()).await?;
+    let answer = client.request(Method::POST, &asked, &headers, body.into()).await;
+    let answer = answer.map_err(|error| unanswered(&[silence(&node, &error)]))?;
     if answer.status != StatusCode::ACCEPTED {
         bail!("{asked}: {}: {}", answer.status, answer.text());
     }
@@ -126,7 +133,7 @@ async fn make(url: Option<StoreUrl>, nodes: &NodesArgs) -> Result<ExitCode> {
                     progress.end();
                     return match ended.error {
                         None => {
-                            println!("{}", made(&id, &ended.url, &ended.counts));
+                            say!("{}", made(&id, &ended.url, &ended.counts))?;
                             Ok(ExitCode::SUCCESS)
                         }
                         Some(error) => Err(anyhow!("backup {id}: {error}")),
@@ -169,34 +176,40 @@ fn made(id: &str, url: &str, counts: &Counts) -> String {
 
 async fn list(url: &StoreUrl, json: bool) -> Result<ExitCode> {
     let store = Store::open(url)?;
-    let mut wrong = false;
-    for id in store.backups().await? {
+    let ids = store.backups().await?;
+    if ids.is_empty() {
+        eprintln!("there is no backup in {url}");
+    }
+    let (mut wrong, mut rows) = (false, vec![HEAD.map(str::to_owned).to_vec()]);
+    for id in ids {
         match store.manifest(&id).await {
-            Ok(manifest) if json => println!("{}", in_json(&manifest)),
-            Ok(manifest) => println!("{}", in_words(&manifest)),
+            Ok(manifest) if json => say!("{}", in_json(&manifest))?,
+            Ok(manifest) => rows.push(row(&manifest)),
             Err(error) => {
                 wrong = true;
                 eprintln!("{id}: {error}");
             }
         }
     }
+    if rows.len() > 1 {
+        let lines = table(&fitting(rows, &SPARED, Screen::stdout().width()));
+        lines.iter().try_for_each(|line| say!("{line}"))?;
+    }
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn in_words(manifest: &Manifest) -> String {
+fn row(manifest: &Manifest) -> Vec<String> {
     let took = Duration::from_nanos(u64::try_from(manifest.ended - manifest.began).unwrap_or(0));
-    format!(
-        "{}  {}  cluster {} ({:08x}), {} shards, {} segments, {} records, {}, took {:.1} s",
-        manifest.id,
+    vec![
+        manifest.id.clone(),
         moment::format(manifest.began),
-        manifest.name,
-        manifest.cluster >> 96,
-        manifest.shards.len(),
-        manifest.segments().count(),
-        manifest.records(),
+        format!("{:.1} s", took.as_secs_f64()),
+        format!("{} ({:08x})", manifest.name, manifest.cluster >> 96),
+        manifest.shards.len().to_string(),
+        manifest.segments().count().to_string(),
+        manifest.records().to_string(),
         human_bytes(manifest.bytes()),
-        took.as_secs_f64(),
-    )
+    ]
 }
 
 fn in_json(manifest: &Manifest) -> serde_json::Value {
@@ -248,10 +261,10 @@ async fn verify(url: &StoreUrl, backup: Option<String>) -> Result<ExitCode> {
     progress.end();
     let (id, count) = (&manifest.id, segments.len());
     if wrong.is_empty() {
-        println!("backup {id} is whole: {count} segments, {records} records, {}", human_bytes(bytes));
+        say!("backup {id} is whole: {count} segments, {records} records, {}", human_bytes(bytes))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("backup {id} is not whole: {} of {count} segments are missing or damaged", wrong.len());
+    say!("backup {id} is not whole: {} of {count} segments are missing or damaged", wrong.len())?;
     Ok(ExitCode::FAILURE)
 }
 

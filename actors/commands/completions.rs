@@ -1,8 +1,9 @@
 //! `millpond completions`: a completion script for a shell, on standard output.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Args as ClapArgs, Command};
 use clap_complete::Shell;
 
@@ -13,8 +14,10 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args, mut command: Command) -> ExitCode {
+pub(crate) fn run(args: &Args, mut command: Command) -> Result<ExitCode> {
     let name = command.get_name().to_owned();
-    clap_complete::generate(args.shell, &mut command, name, &mut io::stdout());
-    ExitCode::SUCCESS
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -43,10 +43,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let Command::Check(args) = args.command;
     let config = settings::load(args.file.as_deref(), |_| {})?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&config)?);
+        say!("{}", serde_json::to_string_pretty(&config)?)?;
     } else if !args.quiet {
-        println!("# settings of the cluster: {:016x}", config.cluster.fingerprint());
-        print!("{}", config.to_toml());
+        say!("# settings of the cluster: {:016x}\n{}", config.cluster.fingerprint(), config.to_toml().trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }

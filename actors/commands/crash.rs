@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use hyper::{Method, StatusCode};
 use millpond_actors::load::Client;
 
-use super::NodesArgs;
+use super::{NodesArgs, silence, unanswered};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -37,14 +37,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     // Another node's actor of the same name is not the one meant, so only the first node is asked.
     let node = args.nodes.urls().into_iter().next().context("no node was named")?;
     let url = format!("{node}/api/v1/tree/{}/crash", path_part(&args.actor));
-    let answer = Client::new(PATIENCE).request(Method::POST, &url, &[], Bytes::new()).await?;
+    let answer = Client::new(PATIENCE).request(Method::POST, &url, &[], Bytes::new()).await;
+    let answer = answer.map_err(|error| unanswered(&[silence(&node, &error)]))?;
     if answer.status != StatusCode::ACCEPTED {
         bail!("{}", answer.text());
     }
     if args.json {
-        println!("{}", serde_json::json!({ "actor": args.actor, "node": node, "crashed": true }));
+        say!("{}", serde_json::json!({ "actor": args.actor, "node": node, "crashed": true }))?;
     } else {
-        println!("{}", answer.text());
+        say!("{}", answer.text())?;
     }
     Ok(ExitCode::SUCCESS)
 }

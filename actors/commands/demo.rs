@@ -2,6 +2,11 @@
 //! unanswered, and every acknowledged record read back and compared. With one node more than copies it may stay lost: then
 //! the demo waits until the others hold everything it held.
 
+/// Tells of the demo. It goes on where nobody listens any more: its exit code still says what came of it.
+macro_rules! tell {
+    ($($text:tt)*) => { drop(say!($($text)*)) };
+}
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
@@ -115,7 +120,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     };
     let (good, cluster) = played;
     if args.keep {
-        println!("the cluster is left running, {}; Ctrl-C ends it", kept());
+        tell!("the cluster is left running, {}; Ctrl-C ends it", kept());
         tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
     }
     drop(cluster);
@@ -157,7 +162,7 @@ async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
         if args.lose_node { format!("rehome_after = \"{}s\"\n", GRACE.as_secs()) } else { String::new() };
     let plan =
         Plan { nodes: args.nodes, shards: SHARDS, cluster_settings, ..Plan::three(executable, folder.to_owned()) };
-    println!("starting {} nodes in {}", args.nodes, folder.display());
+    tell!("starting {} nodes in {}", args.nodes, folder.display());
     let mut cluster = LocalCluster::start(&plan, &client, READY_WITHIN).await?;
     show_tree(&cluster.nodes[0].url);
 
@@ -173,14 +178,14 @@ async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
     let kill = kill_a_leader(&mut cluster, &traffic, &client).await?;
     let Kill { node, shard, unanswered, .. } = kill;
     bar.suspend(|| {
-        println!("killed node {node}, leader of shard {shard}, with {unanswered} requests to that shard unanswered")
+        tell!("killed node {node}, leader of shard {shard}, with {unanswered} requests to that shard unanswered")
     });
     if args.lose_node {
         let restored = rehome(&cluster, node, &traffic, &mut writers, &client, &bar).await?;
         let (after, took) = (restored.began - kill.at, restored.ended - restored.began);
         let (after, took, moves) = (after.as_secs_f64(), took.as_secs_f64(), restored.moves);
         bar.suspend(|| {
-            println!("node {node} was given up after {after:.1} s; {moves} replicas were made anew in {took:.1} s, under load")
+            tell!("node {node} was given up after {after:.1} s; {moves} replicas were made anew in {took:.1} s, under load")
         });
     }
     send_until(&traffic, &mut writers, &bar, began, began + half * 2).await?;
@@ -196,7 +201,7 @@ async fn play(args: &Args, folder: &Path) -> Result<(bool, LocalCluster)> {
     } else {
         cluster.node(kill.node).start()?;
         wait_ready(cluster.node(kill.node), &client, READY_WITHIN).await?;
-        println!("started node {} again: it serves", kill.node);
+        tell!("started node {} again: it serves", kill.node);
     }
     let good = summarize(&traffic, &found, &kill, took, &cluster, under_replicated);
     Ok((good, cluster))
@@ -223,8 +228,8 @@ async fn rehome(
         for under_way in glance.moves.iter().filter(|under_way| shown.insert(under_way.id)) {
             let shard = &under_way.shard;
             match under_way.to {
-                Some(to) => bar.suspend(|| println!("  {shard} is copied to node {to}")),
-                None => bar.suspend(|| println!("  {shard} goes on without node {node}")),
+                Some(to) => bar.suspend(|| tell!("  {shard} is copied to node {to}")),
+                None => bar.suspend(|| tell!("  {shard} goes on without node {node}")),
             }
         }
         bar.set_message(format!("{} acknowledged; {}", human_bytes(traffic.acknowledged_bytes()), glance.words()));
@@ -239,15 +244,15 @@ fn find_input(args: &Args) -> Result<Vec<Line>> {
             input::read_all(path, INPUT_BYTES_MAX).with_context(|| format!("reading {}", path.display()))?;
         let service = path.file_name().and_then(|name| name.to_str()?.split('.').next()).unwrap_or("input");
         give_service(&mut lines, service);
-        println!("input: {} lines of {}", lines.len(), path.display());
+        tell!("input: {} lines of {}", lines.len(), path.display());
         return Ok(lines);
     }
     let lines = read_var_log(Path::new("/var/log"));
     if lines.iter().map(|line| line.text.len()).sum::<usize>() >= *VAR_LOG_BYTES.start() {
-        println!("input: {} lines of /var/log", lines.len());
+        tell!("input: {} lines of /var/log", lines.len());
         return Ok(lines);
     }
-    println!("input: {GENERATED_LINES} generated lines (/var/log has too little that may be read)");
+    tell!("input: {GENERATED_LINES} generated lines (/var/log has too little that may be read)");
     Ok(Generator::new(1).lines(GENERATED_LINES))
 }
 
@@ -422,25 +427,21 @@ fn summarize(
     let paused = longest(&mut kill.led.iter().copied());
     let others = longest(&mut traffic.shards().into_iter().filter(|shard| !kill.led.contains(shard)));
     let rate = totals.line_bytes as f64 / 1e6 / took.as_secs_f64();
-    println!();
-    println!("sent          {} records in {} requests", totals.sent, totals.requests);
-    println!(
-        "acknowledged  {} records, {} of lines, {rate:.0} MB/s",
-        totals.acknowledged,
-        human_bytes(totals.line_bytes)
-    );
-    println!("found         {} of them by offset, each compared byte by byte", found.found);
-    println!("sent again    {} requests", totals.again);
-    println!("unanswered    {} requests to shard {} when node {} was killed", kill.unanswered, kill.shard, kill.node);
-    println!("writes paused {} on the {} shards that node {} led", seconds(paused), kill.led.len(), kill.node);
-    println!("              {} on the other shards", seconds(others));
-    println!("search at     {}", living(cluster).first().map_or("", String::as_str));
+    tell!();
+    tell!("sent          {} records in {} requests", totals.sent, totals.requests);
+    tell!("acknowledged  {} records, {} of lines, {rate:.0} MB/s", totals.acknowledged, human_bytes(totals.line_bytes));
+    tell!("found         {} of them by offset, each compared byte by byte", found.found);
+    tell!("sent again    {} requests", totals.again);
+    tell!("unanswered    {} requests to shard {} when node {} was killed", kill.unanswered, kill.shard, kill.node);
+    tell!("writes paused {} on the {} shards that node {} led", seconds(paused), kill.led.len(), kill.node);
+    tell!("              {} on the other shards", seconds(others));
+    tell!("search at     {}", living(cluster).first().map_or("", String::as_str));
     if found.altered > 0 {
-        println!("altered       {} records", found.altered);
-        found.shown.iter().for_each(|shown| println!("  {shown}"));
+        tell!("altered       {} records", found.altered);
+        found.shown.iter().for_each(|shown| tell!("  {shown}"));
     }
     let short = under_replicated.map_or_else(String::new, |shards| format!(" under-replicated {shards}"));
-    println!("missing {} doubled {}{short}", found.missing, found.doubled);
+    tell!("missing {} doubled {}{short}", found.missing, found.doubled);
     let all = totals.sent == totals.acknowledged && found.found == totals.acknowledged;
     under_replicated.unwrap_or(0) == 0 && all && found.missing == 0 && found.doubled == 0 && found.altered == 0
 }

@@ -8,6 +8,8 @@ use clap::Args as ClapArgs;
 use millpond::query::parser::format_query;
 use serde_json::json;
 
+use super::search::pointed;
+
 /// Format LogQL and check its syntax
 #[derive(ClapArgs, Debug)]
 #[command(after_help = r#"Examples:
@@ -49,7 +51,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             Ok(formatted) if !quiet => writeln!(out, "{formatted}")?,
             Ok(_) => {}
             Err(error) => {
-                eprintln!("error: {error}");
+                let place = pointed(&error.to_string(), &query).map_or_else(String::new, |place| format!("\n{place}"));
+                eprintln!("error: {error}{place}");
                 code = ExitCode::FAILURE;
             }
         }

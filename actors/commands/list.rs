@@ -54,13 +54,18 @@ impl ListArgs {
         asked: &[(&str, &str)],
         line: impl Fn(&T) -> String,
     ) -> Result<bool> {
-        let (from, to) = self.range.bounds();
+        let (from, to) = self.range.bounds().unwrap_or_else(|error| error.exit());
         let (from, to) = (from.to_string(), to.to_string());
         let pairs = [&[("start", from.as_str()), ("end", to.as_str())], asked].concat();
-        let body = search::ask(&self.nodes, path, &pairs).await?;
+        // Of several selectors an error does not say in which it is.
+        let only = if let [(_, selector)] = asked { Some(*selector) } else { None };
+        let body = search::ask(&self.nodes, path, &pairs, only).await?;
         let answer: Result<Envelope<T>, _> = serde_json::from_slice(&body);
         let Envelope { data } = answer.context("the node's answer is not what the API promises")?;
         let screen = Screen::stdout();
+        if data.is_empty() {
+            screen.say_nothing_found();
+        }
         let mut text = Vec::new();
         if self.json {
             text.extend_from_slice(&body);

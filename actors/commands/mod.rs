@@ -2,6 +2,15 @@
 //!
 //! A command talks to nodes through their public API only; `serve` alone is a node.
 
+/// Writes a line to standard output. Who reads it may have closed it, as `head` does: that is an error, which `main` takes
+/// for the wish of who closed it.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout().lock(), $($text)*)
+    }};
+}
+
 pub(crate) mod admin;
 pub(crate) mod backup;
 pub(crate) mod bench;
@@ -10,6 +19,7 @@ pub(crate) mod config_check;
 pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod fmt;
+pub(crate) mod help;
 pub(crate) mod labels;
 mod list;
 pub(crate) mod node;
@@ -31,6 +41,7 @@ pub(crate) mod tail;
 mod traffic;
 pub(crate) mod tree;
 mod whole;
+mod width;
 
 pub(crate) use search::is_closed_pipe;
 
@@ -40,7 +51,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use millpond_actors::load::Client;
+use hyper::Uri;
+use millpond_actors::load::{Client, LoadError};
 use serde::de::DeserializeOwned;
 
 /// How long an operator's question may take; a tree of all nodes waits for a dead one.
@@ -50,7 +62,7 @@ const ASK_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodesArgs {
     /// Address of a node; give it several times to go on with the next when one fails. MILLPOND_URL sets the default
-    #[arg(long = "node", value_name = "URL", default_values_t = default_nodes(), global = false)]
+    #[arg(long = "node", value_name = "URL", default_values_t = default_nodes(), value_parser = node_argument)]
     nodes: Vec<String>,
 }
 
@@ -63,24 +75,36 @@ fn default_nodes() -> Vec<String> {
 
 impl NodesArgs {
     /// These nodes.
-    pub(crate) fn of(nodes: Vec<String>) -> Self {
+    pub(crate) const fn of(nodes: Vec<String>) -> Self {
         Self { nodes }
     }
 
-    /// The addresses, with a scheme and without a slash at the end.
+    /// The addresses.
     pub(crate) fn urls(&self) -> Vec<String> {
-        let normal = |url: &String| {
-            let url = url.trim_end_matches('/');
-            if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
-        };
-        self.nodes.iter().map(normal).collect()
+        self.nodes.clone()
+    }
+}
+
+/// The address of a node given on the command line, with a scheme and without a slash at the end.
+pub(crate) fn node_argument(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = url.trim_end_matches('/').to_owned();
+    let valid =
+        |uri: &Uri| uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/" && uri.query().is_none();
+    match (url.split_once("://"), url.parse::<Uri>()) {
+        (Some(("http", _)), Ok(uri)) if valid(&uri) => Ok(url),
+        (Some(("https", _)), _) => {
+            Err(format!("`{text}`: nodes do not speak TLS yet; write for example http://127.0.0.1:3100"))
+        }
+        (_, _) => Err(format!("`{text}` is not the address of a node; write for example http://127.0.0.1:3100")),
     }
 }
 
 /// Asks the nodes in turn until one answers, and reads its answer as JSON. A refusal is an answer.
 pub(crate) async fn ask<T: DeserializeOwned>(nodes: &NodesArgs, path: &str) -> anyhow::Result<T> {
     let client = Client::new(ASK_PATIENCE);
-    let mut failed = None;
+    let mut silent = Vec::new();
     for node in nodes.urls() {
         let url = format!("{node}{path}");
         match client.get(&url).await {
@@ -88,11 +112,44 @@ pub(crate) async fn ask<T: DeserializeOwned>(nodes: &NodesArgs, path: &str) -> a
                 return serde_json::from_slice(&answer.body).with_context(|| format!("{url}: not the answer expected"));
             }
             Ok(answer) => bail!("{url}: {}: {}", answer.status, answer.text()),
-            Err(error) => failed = Some(error),
+            Err(error) => silent.push(silence(&node, &error)),
         }
     }
-    let hint = "no node answered (--node or MILLPOND_URL says where they are)";
-    Err(failed.map_or_else(|| anyhow::anyhow!("no node was named"), anyhow::Error::from).context(hint))
+    Err(unanswered(&silent))
+}
+
+/// Why a node gave no answer, in words.
+pub(crate) fn silence(node: &str, error: &LoadError) -> String {
+    match error {
+        LoadError::Connection { source, .. } if source.is_connect() => format!("{node}: {}", root(error)),
+        LoadError::Connection { .. } => format!("{node}: no answer in HTTP: {}", root(error)),
+        LoadError::Deadline { after, .. } => format!("{node}: no answer within {} s", after.as_secs()),
+        LoadError::Request { .. } | LoadError::Body { .. } => error.to_string(),
+    }
+}
+
+/// The error of a command that no node answered, given the words about each.
+pub(crate) fn unanswered(silent: &[String]) -> anyhow::Error {
+    anyhow::anyhow!("no node answered (--node or MILLPOND_URL says where they are): {}", silent.join("; "))
+}
+
+/// What stands at the root of an error, in its own words.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
+}
+
+/// An error with its causes, each once: some repeat theirs.
+pub(crate) fn in_words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.ends_with(&cause) {
+            let _ = write!(words, ": {cause}");
+        }
+    }
+    words
 }
 
 /// Nanoseconds since the Unix epoch.
@@ -168,27 +225,35 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     found.map_or_else(|| format!("{bytes} B"), |(unit, size)| format!("{:.2} {unit}", bytes as f64 / size))
 }
 
+/// Whether a letter says where or in which order others are shown, rather than being shown: a terminal that obeys it shows
+/// something else than what is there.
+fn is_obeyed(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Paints lines for a terminal, and leaves them as they are for a pipe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paint {
     terminal: bool,
+    colour: bool,
 }
 
 impl Paint {
     /// For standard output as it is; `NO_COLOR` is honoured.
     pub(crate) fn stdout() -> Self {
-        Self { terminal: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+        let terminal = std::io::stdout().is_terminal();
+        Self { terminal, colour: terminal && std::env::var_os("NO_COLOR").is_none() }
     }
 
     /// For text that no terminal reads.
     #[cfg(test)]
     pub(crate) fn plain() -> Self {
-        Self { terminal: false }
+        Self { terminal: false, colour: false }
     }
 
     /// Whether escape sequences are welcome.
     pub(crate) fn colour(self) -> bool {
-        self.terminal
+        self.colour
     }
 
     /// Text of secondary interest.
@@ -220,24 +285,25 @@ impl Paint {
 
     fn paint(self, code: &str, text: &str) -> String {
         let text = self.safe(text);
-        if self.terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
     }
 
     /// Log text is data: on a terminal its control characters are shown, never obeyed.
     pub(crate) fn safe(self, text: &str) -> String {
-        if !self.terminal || !text.contains(|letter: char| letter.is_control() && letter != '\t') {
-            return text.to_owned();
-        }
-        let mut shown = String::with_capacity(text.len() + 8);
-        for letter in text.chars() {
-            if letter.is_control() && letter != '\t' {
-                shown.extend(letter.escape_default());
-            } else {
-                shown.push(letter);
-            }
-        }
-        shown
+        if self.terminal { shown(text, |letter| letter != '\t' && is_obeyed(letter)) } else { text.to_owned() }
     }
+}
+
+/// A text in which some letters are written as their escapes.
+fn shown(text: &str, escaped: impl Fn(char) -> bool) -> String {
+    if !text.contains(&escaped) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if escaped(letter) { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -265,8 +331,27 @@ mod tests {
 
     #[test]
     fn a_terminal_never_obeys_log_text() {
-        let terminal = Paint { terminal: true };
+        let terminal = Paint { terminal: true, colour: false };
         assert_eq!(terminal.safe("a\x1b[2Jb\tc"), "a\\u{1b}[2Jb\tc");
-        assert_eq!(Paint { terminal: false }.level("error", "a\x1bb"), "a\x1bb");
+        assert_eq!(terminal.safe("\u{202e}live\u{202c} 👨\u{200d}👩"), "\\u{202e}live\\u{202c} 👨\u{200d}👩");
+        assert_eq!(terminal.level("error", "a\x1bb"), "a\\u{1b}b", "nor where it has no colours");
+        assert_eq!(Paint::plain().level("error", "a\x1bb"), "a\x1bb");
+    }
+
+    #[test]
+    fn the_address_of_a_node_is_completed_or_refused() {
+        assert_eq!(node_argument("10.0.0.1:3100/"), Ok("http://10.0.0.1:3100".to_owned()));
+        assert_eq!(node_argument("http://[::1]:3100"), Ok("http://[::1]:3100".to_owned()));
+        for wrong in ["", "not a url", "ht!tp://x", "ftp://x", "http://x/path", "http://x?y=z", "http://"] {
+            assert!(node_argument(wrong).unwrap_err().contains("is not the address of a node"), "{wrong}");
+        }
+        assert!(node_argument("https://x").unwrap_err().contains("TLS"));
+    }
+
+    #[test]
+    fn a_cause_that_an_error_says_itself_is_not_said_again() {
+        let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = anyhow::Error::new(cause).context("/nope: entity not found").context("reading");
+        assert_eq!(in_words(&error), "reading: /nope: entity not found");
     }
 }

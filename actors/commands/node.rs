@@ -8,11 +8,14 @@ use clap::{Args as ClapArgs, Subcommand};
 use millpond_actors::listeners::http::nodes::{ClusterReport, MemberReport, NodeReport};
 use serde_json::json;
 
-use super::admin::{Look, cluster, member, move_words, post, table, told, wait};
-use super::{NodesArgs, Paint, ask, default_nodes};
+use super::admin::{Look, cluster, fitting, member, move_words, post, table, told, wait};
+use super::screen::Screen;
+use super::{NodesArgs, ask, default_nodes, node_argument};
 
 /// How long a node may take to follow its cluster once it belongs to it.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(120);
+/// What a narrow terminal is not shown, the first first.
+const SPARED: [&str; 6] = ["ADDRESS", "METADATA", "ZONE", "NAME", "HTTP", "LEADS"];
 
 /// Show the nodes of a cluster, let one join, empty one, remove one
 #[derive(ClapArgs, Debug)]
@@ -50,7 +53,7 @@ enum Command {
 #[derive(ClapArgs, Debug)]
 #[command(
     visible_alias = "ls",
-    after_help = "Example:\n  millpond node list --json | jq '.nodes[] | select(.state == \"draining\")'"
+    after_help = "Example:\n  millpond node list --json | jq '.nodes[] | select(.state == \"draining\")'\n\nA terminal that is too narrow for all columns is shown those that matter most; a pipe and --json have them all."
 )]
 struct List {
     #[command(flatten)]
@@ -69,11 +72,11 @@ The new node is asked who it is, then the cluster is told. `add` is for a node i
 node of the cluster that came back with an empty data folder: what it held before is given up and copied anew."#)]
 struct Come {
     /// Address of the new node
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_parser = node_argument)]
     node: String,
     /// Address of a node of the cluster; give it several times to go on with the next when one fails. MILLPOND_URL sets
     /// the default
-    #[arg(long, value_name = "URL", default_values_t = default_nodes())]
+    #[arg(long, value_name = "URL", default_values_t = default_nodes(), value_parser = node_argument)]
     to: Vec<String>,
     /// Do not wait until the node follows the cluster
     #[arg(long)]
@@ -124,18 +127,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 async fn list(args: &List) -> Result<()> {
     let cluster = cluster(&args.nodes).await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&cluster)?);
+        say!("{}", serde_json::to_string_pretty(&cluster)?)?;
         return Ok(());
     }
-    let paint = Paint::stdout();
-    for (line, level) in lines(&cluster) {
-        println!("{}", level.map_or_else(|| paint.safe(&line), |level| paint.level(level, &line)));
+    let screen = Screen::stdout();
+    for (line, level) in lines(&cluster, screen.width()) {
+        let line = level.map_or_else(|| screen.paint.safe(&line), |level| screen.paint.level(level, &line));
+        say!("{line}")?;
     }
     Ok(())
 }
 
-/// The lines, each with the level whose colour it has.
-fn lines(cluster: &ClusterReport) -> Vec<(String, Option<&'static str>)> {
+/// The lines for a screen of so many columns, each with the level whose colour it has.
+fn lines(cluster: &ClusterReport, width: Option<usize>) -> Vec<(String, Option<&'static str>)> {
     let head = ["NODE", "NAME", "STATE", "LINK", "ZONE", "SHARDS", "LEADS", "METADATA", "ADDRESS", "HTTP"];
     let row = |member: &MemberReport| {
         let mut shards = member.replicas.to_string();
@@ -167,7 +171,7 @@ fn lines(cluster: &ClusterReport) -> Vec<(String, Option<&'static str>)> {
         (_, _) => Some("warn"),
     };
     let levels = [Some("debug")].into_iter().chain(cluster.nodes.iter().map(level));
-    let mut lines: Vec<_> = table(&rows).into_iter().zip(levels).collect();
+    let mut lines: Vec<_> = table(&fitting(rows, &SPARED, width)).into_iter().zip(levels).collect();
     for member in &cluster.nodes {
         let reason = member.reason.iter().map(|reason| (format!("node {}: {reason}", member.node), Some("error")));
         lines.extend(reason);
@@ -225,7 +229,7 @@ async fn come(args: &Come, report: &NodeReport, to: &NodesArgs, words: &str) -> 
         args.json,
         &json!({ "node": node, "store": report.store, "follows": !args.no_wait }),
         &format!("node {node} {words}"),
-    );
+    )?;
     Ok(())
 }
 
@@ -254,13 +258,13 @@ async fn drain(Drain { one, no_wait }: &Drain) -> Result<()> {
     let id = one.id;
     post(&one.nodes, &format!("/api/v1/nodes/{id}/drain"), &json!({})).await?;
     if *no_wait {
-        told(one.json, &json!({ "node": id, "draining": true }), &format!("node {id} is being emptied"));
+        told(one.json, &json!({ "node": id, "draining": true }), &format!("node {id} is being emptied"))?;
         return Ok(());
     }
     let mut most = None;
     let look = async || Ok(drained(&cluster(&one.nodes).await?, id, &mut most));
     let said = wait(None, look).await?;
-    told(one.json, &json!({ "node": id, "empty": true }), &said);
+    told(one.json, &json!({ "node": id, "empty": true }), &said)?;
     Ok(())
 }
 
@@ -289,7 +293,7 @@ fn drained(cluster: &ClusterReport, id: u64, most: &mut Option<usize>) -> Look {
 
 async fn undrain(args: &One) -> Result<()> {
     post(&args.nodes, &format!("/api/v1/nodes/{}/undrain", args.id), &json!({})).await?;
-    told(args.json, &json!({ "node": args.id, "draining": false }), &format!("node {} holds replicas again", args.id));
+    told(args.json, &json!({ "node": args.id, "draining": false }), &format!("node {} holds replicas again", args.id))?;
     Ok(())
 }
 
@@ -306,7 +310,7 @@ async fn remove(args: &One) -> Result<()> {
         args.json,
         &json!({ "node": id, "removed": true }),
         &format!("node {id} has left the cluster; stop its process"),
-    );
+    )?;
     Ok(())
 }
 
@@ -423,7 +427,7 @@ mod tests {
         let (link, reason) = ("refused".to_owned(), Some("another store".to_owned()));
         let apart = MemberReport { link, reason, lost: 3, joining: 2, ..a_member(2, 1) };
         let cluster = ClusterReport { moves: vec![a_move(2)], ..a_cluster(vec![a_member(1, 2), apart]) };
-        let lines = lines(&cluster);
+        let lines = lines(&cluster, None);
         assert_eq!(lines.len(), 5);
         assert!(lines[0].0.starts_with("NODE") && lines[1].1.is_none() && lines[2].1 == Some("error"));
         assert!(lines[2].0.contains("1+2 (3 lost)"), "{}", lines[2].0);

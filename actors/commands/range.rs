@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::error::ErrorKind;
 use millpond_actors::moment;
 
 use super::now;
@@ -23,10 +24,19 @@ pub(crate) struct RangeArgs {
 
 impl RangeArgs {
     /// Beginning and end in nanoseconds since the Unix epoch. Ends are not included, so that of now is one past it.
-    pub(crate) fn bounds(&self) -> (i64, i64) {
+    ///
+    /// # Errors
+    /// It ends before it begins.
+    pub(crate) fn bounds(&self) -> Result<(i64, i64), clap::Error> {
         let to = self.to.unwrap_or_else(|| now() + 1);
         let since = i64::try_from(self.since.as_nanos()).unwrap_or(i64::MAX);
-        (self.from.unwrap_or_else(|| to.saturating_sub(since)), to)
+        let from = self.from.unwrap_or_else(|| to.saturating_sub(since));
+        if from <= to {
+            return Ok((from, to));
+        }
+        let (from, to) = (moment::format(from), moment::format(to));
+        let what = format!("the range ends at {to}, before it begins at {from}\n");
+        Err(clap::Error::raw(ErrorKind::ValueValidation, what))
     }
 }
 
@@ -78,9 +88,10 @@ mod tests {
     #[test]
     fn a_range_ends_where_it_is_told_and_begins_since() {
         let range = |from, to| RangeArgs { since: Duration::from_secs(60), from, to };
-        assert_eq!(range(None, Some(100_000_000_000)).bounds(), (40_000_000_000, 100_000_000_000));
-        assert_eq!(range(Some(7), Some(9)).bounds(), (7, 9));
-        let (from, to) = range(None, None).bounds();
+        assert_eq!(range(None, Some(100_000_000_000)).bounds().unwrap(), (40_000_000_000, 100_000_000_000));
+        assert_eq!(range(Some(7), Some(9)).bounds().unwrap(), (7, 9));
+        assert!(range(Some(9), Some(7)).bounds().unwrap_err().to_string().contains("before it begins"));
+        let (from, to) = range(None, None).bounds().unwrap();
         assert_eq!(to - from, 60_000_000_000);
     }
 }

@@ -34,9 +34,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if args.dry_run {
         let wishes: Vec<WishReport> = ask(&args.nodes, "/api/v1/rebalance").await?;
         if args.json {
-            println!("{}", serde_json::to_string(&wishes)?);
+            say!("{}", serde_json::to_string(&wishes)?)?;
         } else {
-            lines(&wishes).iter().for_each(|line| println!("{line}"));
+            lines(&wishes).iter().try_for_each(|line| say!("{line}"))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Ok(Look::Wait(format!("{under_way} moves under way, {} should begin", wishes.len())))
     })
     .await?;
-    told(args.json, &json!({ "done": true }), &said);
+    told(args.json, &json!({ "done": true }), &said)?;
     Ok(ExitCode::SUCCESS)
 }
 

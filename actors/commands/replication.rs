@@ -31,6 +31,6 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let copies: u32 = args.copies.parse()?;
     post(&args.nodes, "/api/v1/replication", &json!({ "copies": copies })).await?;
-    told(args.json, &json!({ "copies": copies }), &format!("each shard shall have {copies} copies"));
+    told(args.json, &json!({ "copies": copies }), &format!("each shard shall have {copies} copies"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -25,7 +25,7 @@ use millpond_actors::moment;
 use millpond_actors::observe;
 
 use super::backup::{Progress, chosen, store_argument};
-use super::{ask, human_bytes, now};
+use super::{ask, human_bytes, node_argument, now};
 
 /// One attempt at a request; a node answers 504 before.
 const ATTEMPT: Duration = Duration::from_secs(15);
@@ -64,7 +64,7 @@ pub(crate) struct Args {
 #[derive(ClapArgs, Debug)]
 struct ToArgs {
     /// Address of a node of the new cluster; give it several times to go on with the next when one fails
-    #[arg(long = "to", value_name = "URL", required = true)]
+    #[arg(long = "to", value_name = "URL", required = true, value_parser = node_argument)]
     nodes: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let noted = store.progress(&manifest.id, cluster).await?;
     match &noted {
         Some(noted) if noted.finished => {
-            println!("backup {} was restored into this cluster before; there is nothing to do", manifest.id);
+            say!("backup {} was restored into this cluster before; there is nothing to do", manifest.id)?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(noted) if !noted.is_fresh(now()) => bail!(
@@ -114,7 +114,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     state.bar.end();
     outcome?;
     let (records, took) = (state.records, began.elapsed().as_secs_f64());
-    println!("backup {} is restored: {records} records of {} sent in {took:.1} s", manifest.id, human_bytes(all));
+    say!("backup {} is restored: {records} records of {} sent in {took:.1} s", manifest.id, human_bytes(all))?;
     Ok(ExitCode::SUCCESS)
 }
 

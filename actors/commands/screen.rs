@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Paint;
+use super::width::columns;
 
 /// A terminal that does not say how large it is.
 const SIZE_UNKNOWN: (usize, usize) = (80, 24);
@@ -41,10 +42,22 @@ impl Screen {
         self.size.map(|(width, _)| width)
     }
 
+    /// Rows of the terminal; `None` for a pipe.
+    pub(crate) fn height(&self) -> Option<usize> {
+        self.size.map(|(_, height)| height)
+    }
+
     /// The columns that a drawing may take: those of the terminal; for a pipe what `COLUMNS` says, or 80.
     pub(crate) fn canvas(&self) -> usize {
         let told = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
         self.width().or_else(told).unwrap_or(SIZE_UNKNOWN.0)
+    }
+
+    /// Says that an answer is empty, where a person looks at both standard output and standard error.
+    pub(crate) fn say_nothing_found(&self) {
+        if self.size.is_some() && io::stderr().is_terminal() {
+            eprintln!("nothing found");
+        }
     }
 
     /// Writes an answer; on a terminal that is too low for it through `$PAGER`, where `paged`.
@@ -84,18 +97,19 @@ fn rows(text: &[u8], width: usize) -> usize {
     text.lines().map(|line| visible(line).div_ceil(width).max(1)).sum()
 }
 
-/// The letters of a line without its colours.
+/// The columns that a line takes, its colours left out.
 fn visible(line: &str) -> usize {
+    let mut plain = String::with_capacity(line.len());
     let mut colour = false;
-    let mut letters = 0;
     for letter in line.chars() {
         match letter {
             '\x1b' => colour = true,
             'm' if colour => colour = false,
-            _ => letters += usize::from(!colour),
+            _ if colour => {}
+            _ => plain.push(letter),
         }
     }
-    letters
+    columns(&plain)
 }
 
 /// Hands a text to a pager and waits until whoever reads it has enough; whether the pager could be run.
@@ -131,6 +145,7 @@ mod tests {
         assert_eq!(rows(b"\x1b[1;31mabcde\x1b[0m\n", 5), 1);
         assert_eq!(rows(b"abcdef\n\nx", 5), 4);
         assert_eq!(rows("äöüäö\n".as_bytes(), 5), 1);
+        assert_eq!(rows("日本語\n".as_bytes(), 5), 2);
     }
 
     #[test]

@@ -20,7 +20,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use millpond_actors::input::{self, Format, Line, Reader};
 use millpond_actors::load::{self, Client, PushError, Pusher, StreamBody};
 use millpond_actors::moment;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::{NodesArgs, human_bytes, label_argument, now, selector};
 
@@ -30,6 +32,8 @@ const BATCHES_AHEAD_MAX: usize = 2;
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// Longest time a line of a followed file waits for company.
 const LINGER: Duration = Duration::from_secs(1);
+/// Who waits longer for one batch is told why nothing moves.
+const QUIET_FOR: Duration = Duration::from_secs(3);
 /// Time for one attempt; a node answers 504 before.
 const ATTEMPT: Duration = Duration::from_secs(15);
 
@@ -106,13 +110,20 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let began = Instant::now();
     let mut pusher = Pusher::new(Client::new(ATTEMPT), args.nodes.urls(), 0, args.patience);
     let mut summary = Summary::default();
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let interrupted = loop {
         let batch = tokio::select! {
             batch = batches.recv() => batch,
-            _ = tokio::signal::ctrl_c() => break true,
+            _ = interrupt.recv() => break true,
         };
         let Some(batch) = batch else { break false };
-        send(&mut pusher, batch, &mut summary, &bar).await?;
+        tokio::select! {
+            sent = send(&mut pusher, batch, &mut summary, &bar) => sent?,
+            _ = interrupt.recv() => {
+                bar.suspend(|| eprintln!("interrupted: the batch that was on its way may be stored or not"));
+                break true;
+            }
+        }
     };
     bar.finish_and_clear();
     if !interrupted {
@@ -126,7 +137,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 }
 
 async fn send(pusher: &mut Pusher, batch: Batch, summary: &mut Summary, bar: &ProgressBar) -> Result<()> {
-    match pusher.push(&batch.body).await {
+    let patience = pusher.patience;
+    let mut pushing = std::pin::pin!(pusher.push(&batch.body));
+    let pushed = match timeout(QUIET_FOR, &mut pushing).await {
+        Ok(pushed) => pushed,
+        Err(_) => {
+            let (waited, patience) = (QUIET_FOR.as_secs(), patience.as_secs());
+            bar.suspend(|| {
+                eprintln!("not stored within {waited} s, tried again and again for {patience} s (--patience)")
+            });
+            pushing.await
+        }
+    };
+    match pushed {
         Ok(acknowledged) => {
             summary.records += batch.records;
             summary.line_bytes += batch.line_bytes;

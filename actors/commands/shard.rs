@@ -1,5 +1,6 @@
 //! `millpond shard`: where the replicas of each shard are and who leads it, and moving either.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::admin::{Look, cluster, post, table, told, wait};
+use super::screen::Screen;
 use super::split_brain;
-use super::{NodesArgs, Paint, ask};
+use super::{NodesArgs, ask};
 
 /// How long a leader may take to hand over.
 const LEADS_WITHIN: Duration = Duration::from_secs(10);
@@ -133,16 +135,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 async fn list(args: &List) -> Result<ExitCode> {
     if args.json {
         let shards: serde_json::Value = ask(&args.nodes, "/api/v1/shards").await?;
-        println!("{}", serde_json::to_string_pretty(&shards)?);
+        say!("{}", serde_json::to_string_pretty(&shards)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut shards: Vec<ShardView> = ask(&args.nodes, "/api/v1/shards").await?;
     shards.sort_by_key(|shard| shard.shard);
     let cluster = cluster(&args.nodes).await?;
-    let paint = Paint::stdout();
+    let screen = Screen::stdout();
+    let mut text = Vec::new();
     for (line, level) in lines(&shards, &cluster) {
-        println!("{}", level.map_or_else(|| paint.safe(&line), |level| paint.level(level, &line)));
+        let line = level.map_or_else(|| screen.paint.safe(&line), |level| screen.paint.level(level, &line));
+        writeln!(text, "{line}")?;
     }
+    screen.show(&text, true)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -178,7 +183,7 @@ async fn begin_move(args: &Move) -> Result<ExitCode> {
     post(&args.nodes, &format!("/api/v1/shards/{}/move", path(shard)), &json!({ "from": from, "to": to })).await?;
     let value = json!({ "shard": shard.to_string(), "from": from, "to": to, "over": !args.no_wait });
     if args.no_wait {
-        told(args.json, &value, &format!("the move of {shard} from node {from} to node {to} is under way"));
+        told(args.json, &value, &format!("the move of {shard} from node {from} to node {to} is under way"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let (mut seen, began) = (false, Instant::now());
@@ -195,7 +200,7 @@ async fn begin_move(args: &Move) -> Result<ExitCode> {
         })
     };
     let said = wait(None, look).await?;
-    told(args.json, &value, &said);
+    told(args.json, &value, &said)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -222,7 +227,7 @@ async fn transfer_leader(args: &TransferLeader) -> Result<ExitCode> {
         })
     };
     let said = wait(Some(LEADS_WITHIN), look).await?;
-    told(args.json, &json!({ "shard": shard.to_string(), "leader": to }), &said);
+    told(args.json, &json!({ "shard": shard.to_string(), "leader": to }), &said)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -41,14 +41,14 @@ pub(crate) async fn run(nodes: &NodesArgs, as_json: bool) -> Result<ExitCode> {
         (findings, asked) = look(nodes).await?;
     }
     if as_json {
-        println!("{}", json!({ "nodes": asked, "findings": findings }));
+        say!("{}", json!({ "nodes": asked, "findings": findings }))?;
     } else {
         let paint = Paint::stdout();
         for finding in &findings {
-            println!("{}", paint.level(if finding.split { "critical" } else { "warn" }, &finding.what));
+            say!("{}", paint.level(if finding.split { "critical" } else { "warn" }, &finding.what))?;
         }
         if findings.is_empty() {
-            println!("{asked} nodes agree on the leader and the term of every group");
+            say!("{asked} nodes agree on the leader and the term of every group")?;
         }
     }
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -34,10 +34,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let status: StatusReport = ask(&args.nodes, "/api/v1/status").await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        say!("{}", serde_json::to_string_pretty(&status)?)?;
     } else {
         let moves = cluster(&args.nodes).await?.moves;
-        print!("{}", lines(&status, &moves, Paint::stdout()));
+        say!("{}", lines(&status, &moves, Paint::stdout()).trim_end())?;
     }
     Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -64,9 +64,10 @@ fn lines(status: &StatusReport, moves: &[MoveReport], paint: Paint) -> String {
         let SpaceReport { dropped_segments, dropped_bytes, .. } = status.space;
         line("retention", &format!("removed {dropped_segments} segments of {dropped_bytes} bytes"));
     }
-    let mut roles: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut roles: BTreeMap<String, usize> = BTreeMap::new();
     for replica in status.parts.iter().filter(|part| part.kind == "replica") {
-        *roles.entry(replica.details.get("role").map_or("unknown", String::as_str)).or_default() += 1;
+        let role = replica.details.get("role").map_or_else(|| "unknown".to_owned(), |role| role.to_lowercase());
+        *roles.entry(role).or_default() += 1;
     }
     line("replicas", &counted(roles.into_iter()));
     line("actors", &counted(status.actors.iter().map(|(state, count)| (state, *count))));

@@ -9,11 +9,13 @@ use clap::Args as ClapArgs;
 use futures_util::StreamExt as _;
 use millpond_actors::moment;
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::query::Stream;
-use super::{NodesArgs, Paint, now, url_query};
+use super::search::refused;
+use super::{NodesArgs, Paint, now, unanswered, url_query};
 
 /// Follow records that match a LogQL selector
 #[derive(ClapArgs, Debug)]
@@ -49,8 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let since = args.since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
     let start = now().saturating_sub(since).to_string();
     let query = url_query(&[("query", &args.query), ("start", &start)]);
-    let mut socket = None;
-    let mut last = None;
+    let (mut socket, mut silent) = (None, Vec::new());
     for node in args.nodes.urls() {
         let url = format!("{}/loki/api/v1/tail{query}", node.replacen("http", "ws", 1));
         match connect_async(url.as_str()).await {
@@ -58,19 +59,25 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 socket = Some(connected);
                 break;
             }
-            Err(SocketError::Http(answer)) if answer.status().is_client_error() => {
+            Err(SocketError::Http(answer)) => {
                 let text = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-                bail!("{node}: {}: {}", answer.status(), text.trim());
+                let said = refused(&node, answer.status(), text.trim(), Some(&args.query));
+                if answer.status().is_client_error() {
+                    bail!("{said}");
+                }
+                silent.push(said);
             }
-            Err(error) => last = Some(anyhow::Error::from(error).context(node)),
+            Err(SocketError::Io(error)) => silent.push(format!("{node}: {error}")),
+            Err(error) => silent.push(format!("{node}: no answer in HTTP: {error}")),
         }
     }
-    let Some(mut socket) = socket else { return Err(last.expect("there is at least one node")) };
+    let Some(mut socket) = socket else { return Err(unanswered(&silent)) };
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let paint = Paint::stdout();
     loop {
         let message = tokio::select! {
             message = socket.next() => message,
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
         };
         match message {
             Some(Ok(Message::Text(text))) => show(&text, &args, paint)?,

@@ -37,14 +37,13 @@ pub fn draw(report: &TreeReport, colour: bool, width: usize) -> String {
         report.boot,
         span(report.seconds)
     );
-    line(&mut out, &[(bold, &cut(&title, width))], plain);
+    line(&mut out, &[(bold, &title)], plain, width);
     let head = aligned(&HEADS.map(str::to_owned), &widths);
-    line(&mut out, &[(dim, &cut(&format!("{}  NOTES", head.concat()), width))], plain);
+    line(&mut out, &[(dim, &format!("{}  NOTES", head.concat()))], plain, width);
     for row in &rows {
         let cells = aligned(&row.cells, &widths);
         let (lines, name) = split_at_char(&cells[0], row.lines);
-        let left = width.saturating_sub(cells.iter().map(|cell| cell.chars().count()).sum::<usize>() + 2);
-        let notes = format!("  {}", cut(&row.notes, left));
+        let notes = format!("  {}", row.notes);
         let state = if colour { paint(row.actor.state) } else { "" };
         let late = if colour && row.actor.restarts > 0 { "\x1b[33m" } else { "" };
         let parts: [(&str, &str); 8] = [
@@ -57,14 +56,21 @@ pub fn draw(report: &TreeReport, colour: bool, width: usize) -> String {
             ("", &cells[5]),
             (dim, notes.trim_end()),
         ];
-        line(&mut out, &parts, plain);
+        line(&mut out, &parts, plain, width);
     }
     out
 }
 
-fn line(out: &mut String, parts: &[(&str, &str)], plain: &str) {
+/// Writes parts of a line, as far as they fit.
+fn line(out: &mut String, parts: &[(&str, &str)], plain: &str, width: usize) {
     let mut text = String::new();
-    for (paint, part) in parts.iter().filter(|(_, part)| !part.is_empty()) {
+    let mut left = width;
+    for (paint, part) in parts {
+        let part = cut(part, left);
+        left -= part.chars().count();
+        if part.is_empty() {
+            continue;
+        }
         // Writing to a string cannot fail.
         let _ = if paint.is_empty() { write!(text, "{part}") } else { write!(text, "{paint}{part}{plain}") };
     }
@@ -221,9 +227,11 @@ node              running      1m15s         0        0    12345
 
     #[test]
     fn a_narrow_terminal_cuts_the_notes_and_no_line_is_longer() {
-        let drawn = draw(&report(), false, 80);
-        assert!(drawn.lines().all(|line| line.chars().count() <= 80), "{drawn}");
-        assert!(drawn.contains('…'), "{drawn}");
+        for width in [80, 40, 20, 1, 0] {
+            let drawn = draw(&report(), false, width);
+            assert!(drawn.lines().all(|line| line.chars().count() <= width), "{drawn}");
+            assert!(drawn.contains('…') || width == 0, "{drawn}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Series as a chart of letters: one series as a plot with axes, several as a line each, with what was least, most and
-//! last. Where several points share a column of a line, the greatest is shown; what is not a number leaves a gap.
+//! last; long names have a line of their own, since the end of a name is what tells series apart. Where several points share a column of a line, the greatest is shown; what is not a number leaves a gap.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -12,6 +12,8 @@ use crate::commands::{Paint, selector};
 const PLOT_ROWS: usize = 10;
 /// A plot is at least so wide, whatever the terminal says.
 const COLUMNS_MIN: usize = 10;
+/// A line that is shorter has its name above it.
+const LINE_MIN: usize = 20;
 /// The dots of a braille letter, by column and by row from above.
 const DOTS: [[u32; 4]; 2] = [[0x01, 0x02, 0x04, 0x40], [0x08, 0x10, 0x20, 0x80]];
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -19,12 +21,14 @@ const BARS_ASCII: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
 
 /// What is drawn on.
 #[derive(Clone, Copy)]
-pub(super) struct Canvas {
+pub(super) struct Canvas<'a> {
     pub(super) width: usize,
     pub(super) unicode: bool,
     pub(super) paint: Paint,
     /// The range asked for, in seconds since the Unix epoch.
     pub(super) range: (f64, f64),
+    /// The query, the title of a series without labels.
+    pub(super) query: &'a str,
 }
 
 /// Finite points of a series.
@@ -72,7 +76,7 @@ fn step(curve: &[(f64, f64)]) -> Option<f64> {
     gaps.filter(|gap| *gap > 0.0).min_by(f64::total_cmp)
 }
 
-impl Canvas {
+impl Canvas<'_> {
     /// Writes the chart of all series.
     ///
     /// # Errors
@@ -94,7 +98,8 @@ impl Canvas {
 
     fn plot(&self, out: &mut impl Write, series: &Series) -> io::Result<()> {
         let curve = curve(series);
-        writeln!(out, "{}", self.paint.bold(&series.name()))?;
+        let title = if series.metric.is_empty() { self.query.to_owned() } else { series.name() };
+        title.lines().try_for_each(|line| writeln!(out, "{}", self.paint.bold(line)))?;
         let Some((least, most)) = extremes(&curve) else { return writeln!(out, "no numbers to draw") };
         // A scale that begins at zero shows how large numbers are; far from it, it would hide how they change.
         let low = if least >= 0.0 && (least <= most / 2.0 || least == most) { 0.0 } else { least };
@@ -126,8 +131,11 @@ impl Canvas {
         let (start, end) = self.ends();
         let between = columns.saturating_sub(start.len() + end.len()).max(1);
         writeln!(out, "{:margin$}  {}", "", self.paint.dim(&format!("{start}{:between$}{end}", "")))?;
-        let (at, last) = series.values.last().map_or((0.0, ""), |(at, value)| (*at, value.as_str()));
-        writeln!(out, "min {}  max {}  last {last} at {}", short(least), short(most), time(at))
+        let at = series.values.last().map_or(0.0, |(at, _)| *at);
+        let ends = format!("min {}  max {}", short(least), short(most));
+        let last = format!("last {} at {}", last(series), time(at));
+        let gap = if ends.len() + 2 + last.len() <= self.width { "  " } else { "\n" };
+        writeln!(out, "{ends}{gap}{last}")
     }
 
     /// The ends of the range, without the day where it lies within one.
@@ -210,60 +218,22 @@ impl Canvas {
         let (start, end) = self.range;
         let step = curves.iter().filter_map(|curve| step(curve)).min_by(f64::total_cmp);
         let points = step.map_or(usize::MAX, |step| ((end - start) / step) as usize + 1);
-        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
-        let names: Vec<String> = series
-            .iter()
-            .map(|series| {
-                let own = series.metric.iter().filter(|(name, _)| !shared.contains_key(name.as_str()));
-                self.cut(&selector(own.map(|(name, value)| (name.as_str(), value.as_str()))))
-            })
-            .collect();
-        let stats: Vec<[String; 3]> = series
-            .iter()
-            .zip(&curves)
-            .map(|(series, curve)| {
-                let ends = extremes(curve);
-                let last = series.values.last().map(|(_, value)| {
-                    value.parse().ok().filter(|value: &f64| value.is_finite()).map_or_else(|| value.clone(), short)
-                });
-                [
-                    number(ends.map(|ends| ends.0)),
-                    number(ends.map(|ends| ends.1)),
-                    last.unwrap_or_else(|| "-".to_owned()),
-                ]
-            })
-            .collect();
-        let table = |lines: Vec<String>, title: String| {
-            let mut table = Table::new([
-                ("series".to_owned(), Side::Left),
-                (title, Side::Left),
-                ("min".to_owned(), Side::Right),
-                ("max".to_owned(), Side::Right),
-                ("last".to_owned(), Side::Right),
-            ]);
-            for ((name, line), stats) in names.iter().zip(lines).zip(&stats) {
-                table.push([name.clone(), line].into_iter().chain(stats.clone()));
-            }
-            table
+        let own = |series: &Series| {
+            let own = series.metric.iter().filter(|(name, _)| !shared.contains_key(name.as_str()));
+            selector(own.map(|(name, value)| (name.as_str(), value.as_str())))
         };
-        let around = table(vec![String::new(); series.len()], String::new()).width();
+        let names: Vec<String> = series.iter().map(own).collect();
+        let stats: Vec<[String; 3]> = series.iter().zip(&curves).map(|(series, curve)| stats(series, curve)).collect();
+        let empty = vec![String::new(); series.len()];
+        let beside = laid_out(&names, &empty, "", &stats, true).width() + LINE_MIN <= self.width;
+        let around = laid_out(&names, &empty, "", &stats, beside).width();
         let columns = self.width.saturating_sub(around).max(COLUMNS_MIN).min(points);
-        let lines = curves.iter().map(|curve| self.line(curve, columns)).collect();
+        let lines: Vec<String> = curves.iter().map(|curve| self.line(curve, columns)).collect();
         let (from, to) = self.ends();
         let between = columns.saturating_sub(from.len() + to.len());
         let title = if between > 0 { format!("{from}{:between$}{to}", "") } else { String::new() };
-        table(lines, title).write(out, self.paint)?;
-        writeln!(out, "{}", self.paint.dim("each line is drawn from its own min to its own max"))
-    }
-
-    /// A name that leaves room for its line.
-    fn cut(&self, name: &str) -> String {
-        let most = (self.width / 3).max(COLUMNS_MIN);
-        if name.chars().count() <= most {
-            return name.to_owned();
-        }
-        let kept: String = name.chars().take(most - 1).collect();
-        format!("{kept}{}", if self.unicode { '…' } else { '~' })
+        laid_out(&names, &lines, &title, &stats, beside).write(out, self.paint)?;
+        writeln!(out, "{}", self.paint.dim("each line spans its own min to its max"))
     }
 
     fn line(&self, curve: &[(f64, f64)], columns: usize) -> String {
@@ -275,11 +245,42 @@ impl Canvas {
         }
         let bars = if self.unicode { BARS } else { BARS_ASCII };
         let bar = |value: f64| {
-            let part = if most > least { (value - least) / (most - least) } else { 0.0 };
+            // What never changes is drawn in the middle, but for nothing at all.
+            let steady = if most == 0.0 { 0.0 } else { 0.5 };
+            let part = if most > least { (value - least) / (most - least) } else { steady };
             bars[((part * 8.0) as usize).min(7)]
         };
         tops.into_iter().map(|top| top.map_or(' ', bar)).collect()
     }
+}
+
+/// Least, greatest and last value of a series.
+fn stats(series: &Series, curve: &[(f64, f64)]) -> [String; 3] {
+    let ends = extremes(curve);
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
+    [number(ends.map(|ends| ends.0)), number(ends.map(|ends| ends.1)), last(series)]
+}
+
+fn last(series: &Series) -> String {
+    let Some((_, value)) = series.values.last() else { return "-".to_owned() };
+    value.parse().ok().filter(|value: &f64| value.is_finite()).map_or_else(|| value.clone(), short)
+}
+
+/// Lines with their names, beside or above them, and their numbers.
+fn laid_out(names: &[String], lines: &[String], title: &str, stats: &[[String; 3]], beside: bool) -> Table {
+    let numbers = ["min", "max", "last"].map(|name| (name.to_owned(), Side::Right));
+    let line = [(title.to_owned(), Side::Left)];
+    let name = beside.then(|| ("series".to_owned(), Side::Left));
+    let mut table = Table::new(name.into_iter().chain(line).chain(numbers));
+    for ((name, line), stats) in names.iter().zip(lines).zip(stats) {
+        let cells = [line.clone()].into_iter().chain(stats.clone());
+        if beside {
+            table.push([name.clone()].into_iter().chain(cells));
+        } else {
+            table.push_below(name, cells);
+        }
+    }
+    table
 }
 
 /// The labels that all series have with the same value.
@@ -300,7 +301,7 @@ mod tests {
 
     fn drawn(width: usize, unicode: bool, range: (f64, f64), series: &[Series]) -> Vec<String> {
         let mut out = Vec::new();
-        Canvas { width, unicode, paint: Paint::plain(), range }.draw(&mut out, series).unwrap();
+        Canvas { width, unicode, paint: Paint::plain(), range, query: "rate(x)" }.draw(&mut out, series).unwrap();
         String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 
@@ -310,7 +311,7 @@ mod tests {
         let rising = Series { metric: BTreeMap::new(), values: rising };
         let plot = drawn(13, false, (0.0, 9.0), std::slice::from_ref(&rising));
         let expected = [
-            "{}",
+            "rate(x)",
             "9 +         *",
             "  |        **",
             "  |       **",
@@ -323,7 +324,8 @@ mod tests {
             "0 +**",
             "  +----------",
             "   00:00:00 00:00:09 UTC",
-            "min 0  max 9  last 9 at 1970-01-01T00:00:09.000Z",
+            "min 0  max 9",
+            "last 9 at 1970-01-01T00:00:09.000Z",
         ];
         assert_eq!(plot, expected);
         let plot = drawn(13, true, (0.0, 9.0), &[rising]);
@@ -337,7 +339,7 @@ mod tests {
         let plot = drawn(13, false, (0.0, 9.0), &[series(&[], &values)]);
         assert_eq!(plot[1], "   5 +**      **");
         let plot = drawn(13, false, (0.0, 9.0), &[series(&[], &[(0.0, "NaN")])]);
-        assert_eq!(plot, ["{}", "no numbers to draw"]);
+        assert_eq!(plot, ["rate(x)", "no numbers to draw"]);
     }
 
     #[test]
@@ -348,11 +350,26 @@ mod tests {
             "all of {app=\"x\"}",
             "series                 min  max  last",
             "{level=\"error\"}  _= #    0   14    14",
-            "{level=\"info\"}    _    20k  20k   NaN",
-            "each line is drawn from its own min to its own max",
+            "{level=\"info\"}    =    20k  20k   NaN",
+            "each line spans its own min to its max",
         ];
         let [one, two] = [one, two];
         assert_eq!(drawn(60, false, (0.0, 3.0), &[one, two]), expected);
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_names_above_their_lines_and_nothing_is_cut() {
+        let one = series(&[("app", "a"), ("path", "/cart")], &[(0.0, "0"), (3.0, "14")]);
+        let two = series(&[("app", "日本"), ("path", "/cart/add")], &[(1.0, "0"), (2.0, "0")]);
+        let expected = [
+            "      min  max  last",
+            "{app=\"a\",path=\"/cart\"}",
+            "_  #    0   14    14",
+            "{app=\"日本\",path=\"/cart/add\"}",
+            " __     0    0     0",
+            "each line spans its own min to its max",
+        ];
+        assert_eq!(drawn(24, false, (0.0, 3.0), &[one, two]), expected);
     }
 
     #[test]

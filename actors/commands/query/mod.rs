@@ -5,7 +5,7 @@ mod chart;
 mod explain;
 mod numbers;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     range: RangeArgs,
     /// Records at most
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Which records come first
     #[arg(long, value_enum, default_value_t = Direction::Backward)]
     direction: Direction,
@@ -110,7 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
 /// Shows the answer; whether anything was found.
 async fn answered(args: &Args) -> Result<bool> {
-    let (from, to) = args.range.bounds();
+    let (from, to) = args.range.bounds().unwrap_or_else(|error| error.exit());
     let body = ask(args, from, to).await?;
     let screen = Screen::stdout();
     let envelope: Result<Envelope, _> = serde_json::from_slice(&body);
@@ -134,8 +134,8 @@ async fn answered(args: &Args) -> Result<bool> {
             eprintln!("partial: a shard did not answer");
         }
     }
-    if !found && screen.width().is_some() && std::io::stderr().is_terminal() {
-        eprintln!("nothing found");
+    if !found && !args.explain {
+        screen.say_nothing_found();
     }
     screen.show(&text, !args.no_pager)?;
     Ok(found)
@@ -157,7 +157,7 @@ async fn ask(args: &Args, from: i64, to: i64) -> Result<bytes::Bytes> {
             pairs.push((name, "true"));
         }
     }
-    search::ask(&args.nodes, if args.instant { "query" } else { "query_range" }, &pairs).await
+    search::ask(&args.nodes, if args.instant { "query" } else { "query_range" }, &pairs, Some(&args.query)).await
 }
 
 fn write(out: &mut Vec<u8>, args: &Args, screen: &Screen, range: (f64, f64), data: Data) -> Result<()> {
@@ -173,7 +173,7 @@ fn write(out: &mut Vec<u8>, args: &Args, screen: &Screen, range: (f64, f64), dat
         Output::Chart if !over_time => bail!("a chart is of numbers over a range: leave out --instant"),
         Output::Chart => {
             let (width, Screen { unicode, paint, .. }) = (screen.canvas(), *screen);
-            Canvas { width, unicode, paint, range }.draw(out, &series)?;
+            Canvas { width, unicode, paint, range, query: &args.query }.draw(out, &series)?;
         }
         Output::Lines => {
             let names: Vec<String> = series.iter().map(Series::name).collect();
@@ -181,7 +181,7 @@ fn write(out: &mut Vec<u8>, args: &Args, screen: &Screen, range: (f64, f64), dat
                 writeln!(out, "{} {} {value}", screen.paint.dim(&answer::time(*at)), screen.paint.dim(name))?;
             }
         }
-        Output::Table | Output::Json => numbers::table(&series, screen.width()).write(out, screen.paint)?,
+        Output::Table | Output::Json => numbers::write(out, &series, screen.width(), screen.paint)?,
     }
     Ok(())
 }

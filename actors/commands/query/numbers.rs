@@ -1,9 +1,11 @@
 //! The numbers of a metric query as a table: one row a time and a column for each series where they are few, else one row
-//! for each number.
+//! for each number, and on a screen that is too narrow for that a line for each time with its numbers below it.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use super::answer::{Series, time};
+use crate::commands::Paint;
 use crate::commands::table::{Side, Table};
 
 /// More series than these have no columns of their own.
@@ -11,16 +13,34 @@ const COLUMNS_MAX: usize = 8;
 /// What stands where a series has no number.
 const NOTHING: &str = "-";
 
-/// The table that fits `width` columns, where there is a width.
-pub(super) fn table(series: &[Series], width: Option<usize>) -> Table {
+/// Writes the numbers for a screen of so many columns, where there is one.
+///
+/// # Errors
+/// Where writing fails.
+pub(super) fn write(out: &mut impl Write, series: &[Series], width: Option<usize>, paint: Paint) -> io::Result<()> {
     let names: Vec<String> = series.iter().map(Series::name).collect();
+    let fits = |table: &Table| width.is_none_or(|width| table.width() <= width);
     if (1..=COLUMNS_MAX).contains(&series.len()) && series.iter().any(|series| series.values.len() > 1) {
         let table = wide(series, &names);
-        if width.is_none_or(|width| table.width() <= width) {
-            return table;
+        if fits(&table) {
+            return table.write(out, paint);
         }
     }
-    long(series, &names)
+    let table = long(series, &names);
+    if fits(&table) { table.write(out, paint) } else { stacked(out, &samples(series, &names), paint) }
+}
+
+fn stacked(out: &mut impl Write, samples: &[(&str, &(f64, String))], paint: Paint) -> io::Result<()> {
+    let width = samples.iter().map(|(_, (_, value))| value.len()).max().unwrap_or(0);
+    for of_one_time in samples.chunk_by(|(_, one), (_, other)| key(one.0) == key(other.0)) {
+        for (number, (name, (seconds, value))) in of_one_time.iter().enumerate() {
+            if number == 0 {
+                writeln!(out, "{}", paint.dim(&time(*seconds)))?;
+            }
+            writeln!(out, "  {value:>width$}  {}", paint.safe(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// A time in milliseconds: a number of seconds has no order of its own.
@@ -67,7 +87,6 @@ pub(super) fn samples<'a>(series: &'a [Series], names: &'a [String]) -> Vec<(&'a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::Paint;
 
     fn series(name: &str, values: &[(f64, &str)]) -> Series {
         let metric = BTreeMap::from([("a".to_owned(), name.to_owned())]);
@@ -76,7 +95,7 @@ mod tests {
 
     fn shown(series: &[Series], width: Option<usize>) -> Vec<String> {
         let mut out = Vec::new();
-        table(series, width).write(&mut out, Paint::plain()).unwrap();
+        write(&mut out, series, width, Paint::plain()).unwrap();
         String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 
@@ -104,5 +123,19 @@ mod tests {
         assert_eq!(shown(&found, None), expected);
         let many: Vec<Series> = (0..9).map(|at| series(&at.to_string(), &[(0.0, "1"), (1.0, "2")])).collect();
         assert_eq!(shown(&many, None).len(), 19);
+    }
+
+    #[test]
+    fn a_narrow_screen_has_the_numbers_of_a_time_below_it() {
+        let found = [series("x", &[(0.0, "1"), (60.0, "22")]), series("y", &[(60.0, "3")])];
+        let expected = [
+            "1970-01-01T00:00:00.000Z",
+            "   1  {a=\"x\"}",
+            "1970-01-01T00:01:00.000Z",
+            "  22  {a=\"x\"}",
+            "   3  {a=\"y\"}",
+        ];
+        assert_eq!(shown(&found, Some(39)), expected);
+        assert!(shown(&[], Some(39)).is_empty() && shown(&[], None).is_empty());
     }
 }
