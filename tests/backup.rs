@@ -174,7 +174,13 @@ async fn a_flipped_bit_and_a_missing_file_of_a_backup_are_named_and_not_restored
     let kept = tempfile::tempdir().unwrap();
     let url = format!("file://{}", kept.path().display());
     let node = world.url(1);
+    let nowhere = kept.path().join("nowhere");
+    for command in [&["backup", "list"][..], &["backup", "verify"], &["restore", "--to", &node, "--from"]] {
+        let none = failed(&[command, &[&format!("{url}/nowhere")]].concat(), &[]).await;
+        assert!(none.contains("there is no such folder") && !nowhere.exists(), "{command:?}: {none}");
+    }
     assert!(failed(&["backup", "verify", &url], &[]).await.contains("there is no backup"));
+    assert!(done(&["backup", "list", &url], &[]).await.contains("there is no backup"));
     let lines: Vec<String> = (0..500).map(|number| format!("line {number}")).collect();
     world.store(1, r#"{service_name="one"}"#, &lines).await;
     done(&["backup", "run", &url, "--node", &node], &[]).await;
@@ -202,6 +208,137 @@ async fn a_flipped_bit_and_a_missing_file_of_a_backup_are_named_and_not_restored
     let manifest = files(&kept.path().join("backups"), ".json").remove(0);
     flip_a_bit(&manifest);
     assert!(failed(&["backup", "list", &url], &[]).await.contains("is damaged"));
+}
+
+/// Adds lines to the cluster file, before the nodes start.
+fn with_lines(world: &World, lines: &str) {
+    let mut file = fs::OpenOptions::new().append(true).open(world.folder.path().join("cluster.toml")).unwrap();
+    write!(file, "\n{lines}").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_into_a_cluster_that_keeps_records_otherwise_says_so_and_what_to_set() {
+    let mut world = World::prepare_single(2);
+    with_lines(&world, "[retention]\nrules = [{ selector = '{service_name=\"secret\"}', age = \"1s\" }]\n");
+    world.start_all().await;
+    world.store(1, r#"{service_name="secret"}"#, &["hidden soon".to_owned()]).await;
+    let kept = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", kept.path().display());
+    done(&["backup", "run", &url, "--node", &world.url(1)], &[]).await;
+
+    let mut target = World::prepare_single(3);
+    target.start_all().await;
+    let to = target.url(1);
+    let refused = failed(&["restore", "--from", &url, "--to", &to], &[]).await;
+    assert!(refused.contains(r#"there: {service_name="secret"} shown for 1s"#), "{refused}");
+    assert!(refused.contains("here:  kept for ever"), "{refused}");
+    assert!(records_of(&target, "secret").await.is_empty(), "nothing was stored");
+
+    let (_, to_set) = refused.split_once("\n\n").unwrap();
+    target.cluster.node(1).kill().unwrap();
+    with_lines(&target, to_set);
+    target.start_all().await;
+    done(&["restore", "--from", &url, "--to", &to], &[]).await;
+    assert_eq!(records_of(&target, "secret").await, records_of(&world, "secret").await);
+    wait_until("the record is hidden here as well", SOON, || async {
+        let shown = target.query(1, r#"{service_name="secret"}"#).await;
+        if shown.is_empty() { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+
+    let mut other = World::prepare_single(1);
+    other.start_all().await;
+    done(&["restore", "--from", &url, "--to", &other.url(1), "--other-retention"], &[]).await;
+    assert_eq!(other.query(1, r#"{service_name="secret"}"#).await, ["hidden soon"]);
+}
+
+/// The file of the only segment of a shard on a node, once the node has it.
+async fn only_segment(world: &World, id: u64, shard: u32) -> PathBuf {
+    let node = world.cluster.nodes.iter().find(|node| node.id == id).unwrap();
+    let folder = node.data.join("shards").join(shard.to_string());
+    wait_until("the node has the segment", SOON, || async {
+        let found = files(&folder, ".blocks");
+        if let [only] = found.as_slice() { Ok(only.clone()) } else { Err(format!("{found:?}")) }
+    })
+    .await
+}
+
+/// Waits until a node has read its files of a shard through: what is damaged later it finds only when it is read.
+async fn scrubbed(world: &World, id: u64, shard: u32) {
+    let name = format!("shard-{shard}/scrubber");
+    wait_until("the first round of the scrubber is over", SOON, || async {
+        let actors = world.actors(id).await;
+        let round =
+            actors.iter().find(|actor| actor.name == name).and_then(|actor| actor.details.get("round").cloned());
+        if round.as_ref().is_some_and(|round| round.starts_with("read through")) {
+            Ok(())
+        } else {
+            Err(format!("{round:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_is_damaged_at_its_leader_is_read_from_another_replica_and_repaired() {
+    let world = World::start(3, "").await;
+    let kept = tempfile::tempdir().unwrap();
+    let url = |name: &str| format!("file://{}", kept.path().join(name).display());
+    let mut shards = BTreeMap::new();
+    for number in 0.. {
+        let lines: Vec<String> = (0..200).map(|at| format!("line {number} {at}")).collect();
+        shards.insert(world.store(1, &format!(r#"{{service_name="s{number}"}}"#), &lines).await[0], number);
+        if shards.len() == 2 {
+            break;
+        }
+    }
+    done(&["backup", "run", &url("before"), "--node", &world.url(1)], &[]).await;
+    let leaders = world.led_shards().await;
+    let leader_of = |shard: u32| leaders.iter().find(|view| view.shard == shard).unwrap().leader.unwrap();
+    let mut harmed = Vec::new();
+    for (at, shard) in shards.keys().copied().enumerate() {
+        let leader = leader_of(shard);
+        for id in 1..=3 {
+            only_segment(&world, id, shard).await;
+        }
+        let file = only_segment(&world, leader, shard).await;
+        scrubbed(&world, leader, shard).await;
+        let whole = fs::read(&file).unwrap();
+        if at == 0 {
+            flip_a_bit(&file);
+        } else {
+            fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(100).unwrap();
+        }
+        // One is read by the node that leads, the other by one that does not.
+        let asked = if at == 0 { leader } else { leader % 3 + 1 };
+        let name = format!("after {at}");
+        let made = done(&["backup", "run", &url(&name), "--node", &world.url(asked)], &[]).await;
+        assert!(made.contains("; 1 of them from other replicas"), "{made}");
+        assert!(done(&["backup", "verify", &url(&name)], &[]).await.contains("is whole"));
+        harmed.push((file, whole));
+    }
+    for (file, whole) in harmed {
+        wait_until("the segment is repaired at its leader", SOON, || async {
+            if fs::read(&file).unwrap() == whole { Ok(()) } else { Err(file.display().to_string()) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_segment_without_another_replica_fails_the_backup_by_name() {
+    let mut world = World::prepare_single(1);
+    world.start_all().await;
+    let kept = tempfile::tempdir().unwrap();
+    let url = |name: &str| format!("file://{}", kept.path().join(name).display());
+    world.store(1, r#"{service_name="one"}"#, &["a".to_owned(), "b".to_owned()]).await;
+    let node = world.url(1);
+    done(&["backup", "run", &url("before"), "--node", &node], &[]).await;
+    scrubbed(&world, 1, 0).await;
+    flip_a_bit(&only_segment(&world, 1, 0).await);
+    let said = failed(&["backup", "run", &url("after"), "--node", &node], &[]).await;
+    assert!(said.contains("shard-0 cannot be backed up: offsets 0 to 1 on node 1"), "{said}");
+    assert!(said.contains("no other node holds a copy"), "{said}");
 }
 
 /// Serves S3 from a folder, as long as the test runs; the variables that name it.
@@ -262,8 +399,8 @@ async fn a_bucket_takes_a_backup_in_parts_and_gives_it_back_to_three_nodes() {
     let again = done(&["backup", "run", &url, "--node", &node], &[]).await;
     assert!(uploaded_and_reused(&again).1 > 0, "{again}");
     let listed = done(&["backup", "list", &url], &variables).await;
-    assert_eq!(listed.lines().count(), 2, "{listed}");
-    let first = listed.split(' ').next().unwrap();
+    assert!(listed.starts_with("BACKUP") && listed.lines().count() == 3, "{listed}");
+    let first = listed.lines().nth(1).unwrap().split(' ').next().unwrap();
     assert!(done(&["backup", "verify", &url, "--backup", first], &variables).await.contains("is whole"));
 
     let target = World::start(3, "").await;

@@ -16,8 +16,8 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond::backup::{Manifest, backup_id};
-use millpond::config::StoreUrl;
+use millpond::backup::{Manifest, RetentionEntry, RuleEntry, backup_id};
+use millpond::config::{RetentionRule, RetentionSettings, StoreUrl};
 use millpond::consensus::Role;
 use millpond::id::{ClusterId, ShardId};
 use millpond::limits;
@@ -82,7 +82,8 @@ impl Backups {
     pub fn new(site: &Site) -> Self {
         let address = site.tree.seat("backup", Some(ROOT));
         let schedule = site.config.cluster.backup.as_ref().map(|schedule| schedule.url.to_string());
-        let report = watch::Sender::new(BackupReport { schedule, ..BackupReport::default() });
+        let retention = Some(kept(&site.config.cluster.retention));
+        let report = watch::Sender::new(BackupReport { schedule, retention, ..BackupReport::default() });
         Self { address, report: Arc::new(report), site: site.clone() }
     }
 
@@ -309,6 +310,21 @@ impl BackupState {
                 (self.newest, self.not_before) = (Newest::Unknown, Instant::now() + limits::BACKUP_RETRY);
             }
         }
+    }
+}
+
+/// How long records are kept, as manifests say it.
+fn kept(settings: &RetentionSettings) -> RetentionEntry {
+    let RetentionSettings { age, bytes, rules } = settings;
+    let rule = |rule: &RetentionRule| RuleEntry {
+        selector: rule.selector.to_string(),
+        age: rule.age.to_string(),
+        tenant: rule.tenant.clone(),
+    };
+    RetentionEntry {
+        age: age.map(|age| age.to_string()),
+        bytes: bytes.map(|bytes| bytes.to_string()),
+        rules: rules.iter().map(rule).collect(),
     }
 }
 

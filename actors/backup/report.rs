@@ -1,5 +1,6 @@
 //! What a node says of its backups: `GET /api/v1/backup`, and what asks for one.
 
+use millpond::backup::RetentionEntry;
 use serde::{Deserialize, Serialize};
 
 /// Asks a node to back the cluster up: the body of `POST /api/v1/backup`.
@@ -30,6 +31,9 @@ pub struct BackupReport {
     pub last: Option<EndReport>,
     /// When the newest backup began that this node knows of, in seconds since the Unix epoch.
     pub last_success: Option<i64>,
+    /// How long this node's configuration keeps records; a version that does not say so leaves it out.
+    #[serde(default)]
+    pub retention: Option<RetentionEntry>,
 }
 
 /// A backup that is being made.
@@ -71,6 +75,9 @@ pub struct Counts {
     pub segments_uploaded: u64,
     /// Of them those that were in the store already.
     pub segments_reused: u64,
+    /// Of them those that did not read at their leader as it names them, and were read from another replica.
+    #[serde(default)]
+    pub segments_elsewhere: u64,
     /// Bytes of all segments found so far.
     pub bytes: u64,
     /// Bytes that were uploaded.

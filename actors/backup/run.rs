@@ -2,6 +2,9 @@
 //! snapshot's segments is read from the leader's node and written there. Only the node that makes the backup talks to
 //! the store.
 //!
+//! A segment that does not read at the leader's node as its snapshot names it is read from another replica, and the leader's
+//! node is told to look at it.
+//!
 //! A shard whose leader changes or falls meanwhile is begun anew; what was uploaded of it stays. It does not know who
 //! asked for the backup.
 
@@ -10,24 +13,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use millpond::backup::wire::{SealRequest, Sealed};
+use millpond::backup::wire::{LookRequest, SealRequest, Sealed};
 use millpond::backup::{Known, Manifest, SegmentEntry, ShardEntry, Step, expire, plan};
 use millpond::class::Class;
 use millpond::entry::Position;
 use millpond::id::{ClusterId, NodeId, Offset, ShardId};
 use millpond::limits;
-use millpond::transfer::wire::{ChunkRequest, File, Manifest as SnapshotManifest, Refusal};
+use millpond::transfer::Purpose;
+use millpond::transfer::repair::{Offer, Wanted, find};
+use millpond::transfer::wire::{ChunkRequest, Manifest as SnapshotManifest, ManifestRequest, Refusal};
 use ractor::concurrency::oneshot;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::report::{BackupReport, Counts};
-use super::seal;
 use super::store::{Store, StoreError};
+use super::{kept, seal};
 use crate::env::Lane;
 use crate::links::{CallError, FaultCode, Method};
 use crate::site::Site;
 use crate::transfer::source;
+
+/// How often a segment without another copy is read before the backup fails: a node that was restarted meanwhile has
+/// forgotten what it leased.
+const UNFIT_ATTEMPTS: u32 = 3;
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +101,7 @@ impl Tally {
             total.segments += counts.segments;
             total.segments_uploaded += counts.segments_uploaded;
             total.segments_reused += counts.segments_reused;
+            total.segments_elsewhere += counts.segments_elsewhere;
             total.bytes += counts.bytes;
             total.bytes_uploaded += counts.bytes_uploaded;
             total.bytes_reused += counts.bytes_reused;
@@ -126,6 +136,7 @@ pub(super) async fn run(site: &Site, store: &Store, order: Order, tally: &Tally)
             node: site.env.node.0,
             began: order.began,
             ended: site.env.clock.now(),
+            retention: Some(kept(&site.config.cluster.retention)),
             shards,
         };
         store.publish(&manifest).await?;
@@ -155,8 +166,20 @@ pub(super) async fn clear(site: &Site, store: &Store, cluster: ClusterId, keep: 
 enum Hitch {
     /// Another attempt may do better.
     Again(String),
+    /// A node does not have a file as its manifest names it.
+    Unfit(String),
     /// None would.
     End(RunError),
+}
+
+impl Hitch {
+    /// Of a question that is not about a file.
+    fn again(self) -> Self {
+        match self {
+            Self::Unfit(why) => Self::Again(why),
+            Self::Again(_) | Self::End(_) => self,
+        }
+    }
 }
 
 impl From<StoreError> for Hitch {
@@ -172,18 +195,22 @@ async fn back_up(
     known: &Known,
     tally: &Tally,
 ) -> Result<ShardEntry, RunError> {
-    let mut uploaded = BTreeSet::new();
-    let mut why = String::new();
+    let mut uploaded = BTreeMap::new();
+    let (mut why, mut unfit) = (String::new(), 0);
     for _ in 0..limits::BACKUP_SHARD_ATTEMPTS {
         tally.change(shard, |counts| *counts = Counts::default());
         match attempt(site, store, shard, known, tally, &mut uploaded).await {
             Ok(entry) => return Ok(entry),
             Err(Hitch::End(error)) => return Err(error),
-            Err(Hitch::Again(reason)) => {
-                tracing::info!(%shard, %reason, "a shard's backup begins anew");
-                why = reason;
+            Err(Hitch::Again(reason)) => why = reason,
+            Err(Hitch::Unfit(reason)) => {
+                (why, unfit) = (reason, unfit + 1);
+                if unfit == UNFIT_ATTEMPTS {
+                    break;
+                }
             }
         }
+        tracing::info!(%shard, reason = %why, "a shard's backup begins anew");
         sleep(limits::BACKUP_SHARD_RETRY).await;
     }
     Err(RunError::Shard { shard, why })
@@ -195,10 +222,10 @@ async fn attempt(
     shard: ShardId,
     known: &Known,
     tally: &Tally,
-    uploaded: &mut BTreeSet<String>,
+    uploaded: &mut BTreeMap<String, Copied>,
 ) -> Result<ShardEntry, Hitch> {
     let leader = site.board.leader(shard).ok_or_else(|| Hitch::Again("no leader is known".to_owned()))?;
-    let source = Source { site, shard, leader };
+    let source = Source { site, shard, node: leader };
     let (position, steps) = match source.seal().await? {
         Some(snapshot) => {
             let steps = plan(shard, &snapshot.segments, known);
@@ -212,18 +239,21 @@ async fn attempt(
     });
     let mut segments = Vec::with_capacity(steps.len());
     for (step, lease) in &steps {
-        let entry = *entry_of(step);
-        let fresh = matches!(step, Step::Upload(_));
-        if fresh && !uploaded.contains(&entry.object()) {
-            source.copy(*lease, entry, store).await?;
-            uploaded.insert(entry.object());
-        }
-        if fresh {
-            site.metrics.backed_up("uploaded", entry.bytes);
-        } else {
-            site.metrics.backed_up("reused", entry.bytes);
-        }
+        let (entry, fresh, elsewhere) = match step {
+            Step::Reuse(entry) => (*entry, false, false),
+            Step::Upload(entry) => {
+                let object = entry.object();
+                let copied = match uploaded.get(&object) {
+                    Some(copied) => *copied,
+                    None => source.copy(*lease, *entry, store).await?,
+                };
+                uploaded.insert(object, copied);
+                (copied.entry, true, copied.elsewhere)
+            }
+        };
+        site.metrics.backed_up(if fresh { "uploaded" } else { "reused" }, entry.bytes);
         tally.change(shard, |counts| {
+            counts.segments_elsewhere += u64::from(elsewhere);
             let (segments, bytes) = if fresh {
                 (&mut counts.segments_uploaded, &mut counts.bytes_uploaded)
             } else {
@@ -244,27 +274,35 @@ fn entry_of(step: &Step) -> &SegmentEntry {
     }
 }
 
-/// The node that leads a shard, this one or another.
+/// A segment that the store has.
+#[derive(Clone, Copy)]
+struct Copied {
+    entry: SegmentEntry,
+    /// Whether it was read from another replica than the leader's.
+    elsewhere: bool,
+}
+
+/// A node that holds a shard, this one or another; first of all the one that leads it.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     site: &'a Site,
     shard: ShardId,
-    leader: NodeId,
+    node: NodeId,
 }
 
 impl Source<'_> {
     fn is_here(&self) -> bool {
-        self.leader == self.site.env.node
+        self.node == self.site.env.node
     }
 
     /// Has everything acknowledged so far put into a snapshot, and its files leased; none where there is nothing.
     async fn seal(&self) -> Result<Option<SnapshotManifest>, Hitch> {
         let sealed = if self.is_here() {
-            seal::sealed(self.site, self.leader, self.shard).await.map_err(|refusal| Hitch::Again(said(refusal)))?
+            seal::sealed(self.site, self.node, self.shard).await.map_err(|refusal| hitch(refusal).again())?
         } else {
             let body = SealRequest { shard: self.shard }.encode();
-            let call = self.site.links.call(self.leader, Method::Seal, body, limits::BACKUP_SEAL_DEADLINE);
-            let answer = call.await.map_err(|error| Hitch::Again(words(error)))?;
+            let call = self.site.links.call(self.node, Method::Seal, body, limits::BACKUP_SEAL_DEADLINE);
+            let answer = call.await.map_err(|error| failed(error).again())?;
             Sealed::decode(&answer).map_err(|error| Hitch::Again(error.to_string()))?
         };
         let read = |bytes: &serde_bytes::ByteBuf| SnapshotManifest::decode(bytes);
@@ -276,22 +314,88 @@ impl Source<'_> {
         }
     }
 
-    /// Reads a segment from the leader's node into the store.
-    async fn copy(&self, lease: u64, entry: SegmentEntry, store: &Store) -> Result<(), Hitch> {
+    /// Reads a segment into the store, from the leader's node, or where that has it not as it names it from another's.
+    async fn copy(&self, lease: u64, entry: SegmentEntry, store: &Store) -> Result<Copied, Hitch> {
+        let why = match self.read(lease, entry, store).await {
+            Ok(()) => return Ok(Copied { entry, elsewhere: false }),
+            Err(Hitch::Unfit(why)) => why,
+            Err(hitch) => return Err(hitch),
+        };
+        let (shard, node, from, to) = (self.shard, self.node, entry.from, entry.to);
+        tracing::warn!(%shard, node = node.0, from, to, reason = %why, "a segment is not whole, other replicas are asked");
+        self.report(Offset(from)).await;
+        let homes: BTreeSet<NodeId> = self.site.board.cluster().borrow().homes(shard).into_values().collect();
+        let others: Vec<NodeId> = homes.into_iter().filter(|home| *home != node).collect();
+        let mut whys = vec![format!("offsets {from} to {to} on node {node}: {why}")];
+        for node in &others {
+            match (Self { node: *node, ..*self }).read_same(entry, store).await {
+                Ok(entry) => {
+                    tracing::info!(%shard, node = node.0, from, to, "a segment was read from another replica");
+                    return Ok(Copied { entry, elsewhere: true });
+                }
+                Err(Hitch::Again(why) | Hitch::Unfit(why)) => whys.push(format!("node {node}: {why}")),
+                Err(Hitch::End(error)) => return Err(Hitch::End(error)),
+            }
+        }
+        if others.is_empty() {
+            return Err(Hitch::Unfit(format!("{}; no other node holds a copy", whys.join("; "))));
+        }
+        Err(Hitch::Again(whys.join("; ")))
+    }
+
+    /// Has this node look at a segment of its own.
+    async fn report(&self, offset: Offset) {
+        if self.is_here() {
+            return seal::look(self.site, self.shard, offset);
+        }
+        let body = LookRequest { shard: self.shard, offset }.encode();
+        let call = self.site.links.call(self.node, Method::Seal, body, limits::TRANSFER_MANIFEST_DEADLINE);
+        // A node that is not reached, or does not know the request, finds it by itself.
+        drop(call.await);
+    }
+
+    /// Reads the records of a segment of the leader's from this node, in whatever bytes it has them; the segment that was
+    /// read.
+    async fn read_same(&self, entry: SegmentEntry, store: &Store) -> Result<SegmentEntry, Hitch> {
+        let manifest = if self.is_here() {
+            let (reply, manifest) = oneshot();
+            let (site, node, shard) = (self.site.clone(), self.node, self.shard);
+            // Dropped by a panic, the sender says so.
+            let work = move || drop(reply.send(source::newest(&site, node, Purpose::Backup, shard)));
+            self.site.env.blocking.run(Lane::Files, Box::new(work));
+            let manifest = manifest.await.map_err(|_| Hitch::Again("reading a snapshot panicked".to_owned()))?;
+            manifest.map_err(hitch)?
+        } else {
+            let body = ManifestRequest { shard: self.shard, keep: true }.encode();
+            let call = self.site.links.call(self.node, Method::Manifest, body, limits::TRANSFER_MANIFEST_DEADLINE);
+            let answer = call.await.map_err(failed)?;
+            SnapshotManifest::decode(&answer).map_err(|error| Hitch::Again(error.to_string()))?
+        };
+        let Offer::Segment(theirs) =
+            find(self.node, &manifest, &Wanted::Segment(entry.meta())).map_err(Hitch::Unfit)?
+        else {
+            return Err(Hitch::Unfit("it has no such segment".to_owned()));
+        };
+        let entry = SegmentEntry::from(&theirs);
+        self.read(manifest.lease, entry, store).await?;
+        Ok(entry)
+    }
+
+    /// Reads a segment from this node into the store.
+    async fn read(&self, lease: u64, entry: SegmentEntry, store: &Store) -> Result<(), Hitch> {
         let mut upload = store.upload(entry).await?;
-        let step = limits::TRANSFER_CHUNK_BYTES as u64;
-        let offsets = (0..entry.bytes.div_ceil(step)).map(|number| number * step);
-        let meta = entry.meta();
-        let pieces = offsets.map(|offset| {
-            let length = u32::try_from(step.min(entry.bytes - offset)).expect("one frame at most");
-            let file = File::Segment { from: meta.from, to: meta.to };
-            self.piece(ChunkRequest { shard: self.shard, lease, file, offset, length })
-        });
-        let mut pieces = stream::iter(pieces).buffered(limits::TRANSFER_CHUNKS_IN_FLIGHT);
+        let questions = Offer::Segment(entry.meta()).questions(self.shard, lease);
+        let mut pieces =
+            stream::iter(questions.map(|question| self.piece(question))).buffered(limits::TRANSFER_CHUNKS_IN_FLIGHT);
         while let Some(piece) = pieces.next().await {
             upload.push(&piece?).await?;
         }
-        Ok(upload.finish().await?)
+        match upload.finish().await {
+            Err(StoreError::Altered { .. }) => {
+                Err(Hitch::Unfit("its bytes have another hash than it names".to_owned()))
+            }
+            finished => Ok(finished?),
+        }
     }
 
     /// A piece of a file. A node that serves too many others is asked again after a while.
@@ -303,14 +407,14 @@ impl Source<'_> {
                 return self.piece_here(request).await;
             }
             let call =
-                self.site.links.call(self.leader, Method::Chunk, request.encode(), limits::TRANSFER_CHUNK_DEADLINE);
+                self.site.links.call(self.node, Method::Chunk, request.encode(), limits::TRANSFER_CHUNK_DEADLINE);
             match call.await {
                 Ok(piece) if piece.len() == request.length as usize => return Ok(piece),
                 Ok(_) => {
                     return Err(Hitch::Again("a piece of a file has another length than was asked for".to_owned()));
                 }
-                Err(error) if is_busy(&error) => why = words(error),
-                Err(error) => return Err(Hitch::Again(words(error))),
+                Err(error) if is_busy(&error) => why = error.to_string(),
+                Err(error) => return Err(failed(error)),
             }
             sleep(limits::TRANSFER_RETRY).await;
         }
@@ -319,12 +423,12 @@ impl Source<'_> {
 
     async fn piece_here(&self, request: ChunkRequest) -> Result<Bytes, Hitch> {
         let (reply, piece) = oneshot();
-        let (site, node) = (self.site.clone(), self.leader);
+        let (site, node) = (self.site.clone(), self.node);
         // Who no longer waits has given the backup up.
         let work = move || drop(reply.send(source::piece(&site, node, request)));
         self.site.env.blocking.run(Lane::Files, Box::new(work));
         let piece = piece.await.map_err(|_| Hitch::Again("reading a file panicked".to_owned()))?;
-        piece.map_err(|refusal| Hitch::Again(said(refusal)))
+        piece.map_err(hitch)
     }
 }
 
@@ -336,24 +440,22 @@ fn is_busy(error: &CallError) -> bool {
     }
 }
 
-fn said(refusal: Refusal) -> String {
+fn hitch(refusal: Refusal) -> Hitch {
     match refusal {
-        Refusal::NoSnapshot => "its leader has no snapshot".to_owned(),
-        Refusal::Gone => "its leader has not the file any more".to_owned(),
-        Refusal::Busy => "its leader is busy".to_owned(),
-        Refusal::Failed(why) => why,
+        Refusal::NoSnapshot => Hitch::Again("the node asked has no snapshot".to_owned()),
+        Refusal::Gone => Hitch::Unfit("the node asked has not the whole file any more".to_owned()),
+        Refusal::Busy => Hitch::Again("the node asked is busy".to_owned()),
+        Refusal::Failed(why) => Hitch::Unfit(why),
     }
 }
 
-fn words(error: CallError) -> String {
+fn failed(error: CallError) -> Hitch {
     match error {
-        CallError::Fault { node, fault } if fault.code == FaultCode::Application => {
-            format!("node {node}: {}", said(Refusal::decode(&fault.detail)))
-        }
+        CallError::Fault { fault, .. } if fault.code == FaultCode::Application => hitch(Refusal::decode(&fault.detail)),
         CallError::Fault { .. }
         | CallError::Overloaded(_)
         | CallError::Timeout(_)
         | CallError::Unreachable(_)
-        | CallError::TooLarge(_) => error.to_string(),
+        | CallError::TooLarge(_) => Hitch::Again(error.to_string()),
     }
 }

@@ -2,17 +2,19 @@
 //! its files to the node that makes the backup. What travels is described in `millpond::backup::wire`.
 //!
 //! It proves that the replica leads by a linearizable read, has the head sealed until nothing of what that read saw is
-//! left in it, and then reads the newest snapshot. Nobody waits for it inside an actor: each request is a task of its
+//! left in it, and then reads the newest snapshot, of which it leaves out what retention has ended since. Nobody waits for it inside an actor: each request is a task of its
 //! own, and their number is bounded.
 
 use std::time::Duration;
 
-use millpond::backup::wire::{SealRequest, Sealed};
+use bytes::Bytes;
+use millpond::backup::left;
+use millpond::backup::wire::{LookRequest, Request, SealRequest, Sealed};
 use millpond::id::{NodeId, Offset, ShardId};
 use millpond::limits;
 use millpond::query::View;
 use millpond::transfer::Purpose;
-use millpond::transfer::wire::Refusal;
+use millpond::transfer::wire::{Manifest, Refusal};
 use ractor::concurrency::oneshot;
 use serde_bytes::ByteBuf;
 use tokio::time::{Instant, timeout};
@@ -20,28 +22,40 @@ use tokio::time::{Instant, timeout};
 use crate::env::Lane;
 use crate::links::{Answer, Fault, FaultCode};
 use crate::replica::{ReadRefusal, ReplicaMessage};
+use crate::scrubber::{ScrubberMessage, Suspect, scrubber_seat};
 use crate::site::Site;
 use crate::transfer::source;
 
 /// How long a replica may take to say what it holds.
 const READ_WAIT: Duration = Duration::from_secs(2);
 
-/// Answers when the shard is sealed, with the manifest of the snapshot that says so.
+/// Answers when the shard is sealed, with the manifest of the snapshot that says so; at once where a segment is only to be
+/// looked at.
 pub fn serve(site: &Site, from: NodeId, body: &[u8], answer: Answer) {
     let Ok(place) = site.transfers.seals().try_acquire_owned() else {
         answer.send(Err(Fault::of(FaultCode::Overloaded)));
         return;
     };
-    let request = SealRequest::decode(body);
+    let request = Request::decode(body);
     let site = site.clone();
     tokio::spawn(async move {
         let outcome = match request {
-            Ok(SealRequest { shard }) => sealed(&site, from, shard).await,
+            Ok(Request::Seal(SealRequest { shard })) => sealed(&site, from, shard).await.map(|sealed| sealed.encode()),
+            Ok(Request::Look(LookRequest { shard, offset })) => {
+                look(&site, shard, offset);
+                Ok(Bytes::new())
+            }
             Err(error) => Err(Refusal::Failed(error.to_string())),
         };
-        answer.send(outcome.map(|sealed| sealed.encode()).map_err(|refusal| Fault::application(refusal.encode())));
+        answer.send(outcome.map_err(|refusal| Fault::application(refusal.encode())));
         drop(place);
     });
+}
+
+/// Has a segment of this node looked at, and repaired where it is damaged.
+pub fn look(site: &Site, shard: ShardId, offset: Offset) {
+    // A scrubber that does not run now looks at every file soon after it starts.
+    let _ = scrubber_seat(site, shard).cast(ScrubberMessage::Look(Suspect::Segment(offset)));
 }
 
 /// Seals a shard that this node leads, and leases its newest snapshot to a node.
@@ -49,7 +63,7 @@ pub fn serve(site: &Site, from: NodeId, body: &[u8], answer: Answer) {
 /// # Errors
 /// This node does not lead the shard, or cannot seal it now.
 pub async fn sealed(site: &Site, from: NodeId, shard: ShardId) -> Result<Sealed, Refusal> {
-    let end = view(site, shard, true).await?.end;
+    let View { first, end, .. } = view(site, shard, true).await?;
     let deadline = Instant::now() + limits::BACKUP_SEAL_WAIT;
     while is_in_head(&view(site, shard, false).await?, end) {
         if Instant::now() >= deadline {
@@ -66,6 +80,7 @@ pub async fn sealed(site: &Site, from: NodeId, shard: ShardId) -> Result<Sealed,
     let work = move || drop(reply.send(source::newest(&here, from, Purpose::Backup, shard)));
     site.env.blocking.run(Lane::Files, Box::new(work));
     let manifest = manifest.await.map_err(|_| Refusal::Failed("reading the newest snapshot panicked".to_owned()))??;
+    let manifest = Manifest { segments: left(manifest.segments, first), ..manifest };
     Ok(Sealed { end, manifest: Some(ByteBuf::from(manifest.encode().to_vec())) })
 }
 

@@ -65,6 +65,18 @@ pub enum StoreError {
         /// The object, below the URL.
         name: String,
     },
+    /// The store has not taken all of an object.
+    #[error("{url} has {found} of {bytes} bytes of {name} after it took it")]
+    Cut {
+        /// The store.
+        url: String,
+        /// The object, below the URL.
+        name: String,
+        /// Bytes that are there.
+        found: u64,
+        /// Bytes that were sent.
+        bytes: u64,
+    },
     /// What was read to be uploaded is not what the manifest of the snapshot says.
     #[error("{name} was not uploaded: what was read has another hash than its manifest")]
     Altered {
@@ -77,7 +89,7 @@ impl StoreError {
     /// What the caller can do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::Store { .. } | Self::Altered { .. } => Class::Retry,
+            Self::Store { .. } | Self::Cut { .. } | Self::Altered { .. } => Class::Retry,
             Self::Open { .. } | Self::Missing { .. } => Class::Refuse,
             Self::Content { source, .. } => source.class(),
         }
@@ -366,6 +378,7 @@ impl Upload {
         }
         let path = store.path(SEGMENTS, &entry.object());
         let there = store.objects.head(&path).await.map_err(store.failed("look at", &name))?;
-        if there.size == entry.bytes { Ok(()) } else { Err(StoreError::Altered { name }) }
+        let (url, found, bytes) = (store.url.to_string(), there.size, entry.bytes);
+        if found == bytes { Ok(()) } else { Err(StoreError::Cut { url, name, found, bytes }) }
     }
 }

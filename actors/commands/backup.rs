@@ -163,8 +163,12 @@ fn shards_of(counts: &Counts) -> String {
 }
 
 fn made(id: &str, url: &str, counts: &Counts) -> String {
+    let elsewhere = match counts.segments_elsewhere {
+        0 => String::new(),
+        count => format!("; {count} of them from other replicas, as their leaders did not have them whole"),
+    };
     format!(
-        "backup {id} in {url}: {} segments, {}; uploaded {}, {}; there already {}, {}",
+        "backup {id} in {url}: {} segments, {}; uploaded {}, {}; there already {}, {}{elsewhere}",
         counts.segments,
         human_bytes(counts.bytes),
         counts.segments_uploaded,

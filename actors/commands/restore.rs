@@ -4,6 +4,7 @@
 //! a stream keeps its order; several shards at once. What was sent and not noted as done is sent again under the same
 //! keys, so a restore that was killed is begun again by the same command.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use clap::Args as ClapArgs;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
 use millpond::backup::replay::{Replay, Request};
-use millpond::backup::{Manifest, RestoreProgress, SegmentEntry, SegmentImage, ShardEntry};
+use millpond::backup::{Manifest, RestoreProgress, RetentionEntry, RuleEntry, SegmentEntry, SegmentImage, ShardEntry};
 use millpond::block::l0::Encoder;
 use millpond::config::StoreUrl;
 use millpond::id::{ClusterId, ShardId};
@@ -45,6 +46,12 @@ The cluster may have another number of nodes and shards than the one that was ba
 holds records is refused, unless they are those of the same restore, which then goes on. How far it has come is noted
 in the store, so the credentials must allow writing. Run it again after anything that went wrong.
 
+How long records are kept is a setting of each cluster. Where the backed up cluster kept them by other rules, the restore says
+so and stores nothing: what was hidden there would be seen here, or what was kept there would go. It prints what to set;
+--other-retention goes on as it is.
+
+What clients sent before and send again is stored again: a restore brings back records, not which requests they came in.
+
 Exit codes: 0 everything is stored on a majority; 1 it is not; 2 wrong usage.")]
 pub(crate) struct Args {
     /// The store
@@ -55,6 +62,9 @@ pub(crate) struct Args {
     backup: Option<String>,
     #[command(flatten)]
     nodes: ToArgs,
+    /// Restore although this cluster keeps records by other rules than the one that was backed up
+    #[arg(long)]
+    other_retention: bool,
     /// How long a request is tried before the restore is given up
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = moment::parse_duration)]
     patience: Duration,
@@ -75,6 +85,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let report: BackupReport = ask(&nodes, "/api/v1/backup").await?;
     let cluster = report.cluster.context("the cluster has not formed yet")?;
     let cluster = ClusterId(u128::from_str_radix(&cluster, 16).context("not the answer expected")?);
+    if !args.other_retention {
+        same_retention(manifest.retention.as_ref(), report.retention.as_ref())?;
+    }
     let nodes = nodes.urls();
     let noted = store.progress(&manifest.id, cluster).await?;
     match &noted {
@@ -116,6 +129,40 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (records, took) = (state.records, began.elapsed().as_secs_f64());
     say!("backup {} is restored: {records} records of {} sent in {took:.1} s", manifest.id, human_bytes(all))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Both clusters must keep records by the same rules, as far as both say by which.
+fn same_retention(there: Option<&RetentionEntry>, here: Option<&RetentionEntry>) -> Result<()> {
+    let (Some(there), Some(here)) = (there, here) else { return Ok(()) };
+    if there == here {
+        return Ok(());
+    }
+    bail!(
+        "the backed up cluster kept records by other rules than this one, which would show what was hidden there, or hide or \
+         drop what was not:\n  there: {}\n  here:  {}\nSet this in the cluster file of every node here and start them again, \
+         or go on with --other-retention:\n\n{}",
+        kept(there),
+        kept(here),
+        table(there)?
+    )
+}
+
+/// A retention in one line.
+fn kept(RetentionEntry { age, bytes, rules }: &RetentionEntry) -> String {
+    let rule = |RuleEntry { selector, age, tenant }: &RuleEntry| {
+        let tenant = tenant.as_ref().map_or_else(String::new, |tenant| format!(" of {tenant}"));
+        format!("{selector}{tenant} shown for {age}")
+    };
+    let age = age.iter().map(|age| format!("kept for {age}"));
+    let bytes = bytes.iter().map(|bytes| format!("at most {bytes}"));
+    let words: Vec<String> = age.chain(bytes).chain(rules.iter().map(rule)).collect();
+    if words.is_empty() { "kept for ever".to_owned() } else { words.join(", ") }
+}
+
+/// A retention as a cluster file has it.
+fn table(retention: &RetentionEntry) -> Result<String> {
+    let table = toml::to_string(&BTreeMap::from([("retention", retention)]))?;
+    Ok(if retention == &RetentionEntry::default() { "# without [retention]".to_owned() } else { table })
 }
 
 /// Every shard must be empty, as its leader says.
@@ -243,4 +290,34 @@ impl Restore<'_> {
 
 fn refusal(url: &str, status: StatusCode, text: &str) -> anyhow::Error {
     anyhow!("{url}: {status}: {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_rules_are_named_with_what_to_set() {
+        let rule = |tenant: Option<&str>| RuleEntry {
+            selector: r#"{app="debug"}"#.to_owned(),
+            age: "1d".to_owned(),
+            tenant: tenant.map(str::to_owned),
+        };
+        let there = RetentionEntry {
+            age: Some("30d".to_owned()),
+            bytes: Some("500 GiB".to_owned()),
+            rules: vec![rule(None), rule(Some("acme"))],
+        };
+        assert!(same_retention(Some(&there), Some(&there.clone())).is_ok());
+        assert!(same_retention(Some(&there), None).is_ok() && same_retention(None, Some(&there)).is_ok());
+        let said = same_retention(Some(&there), Some(&RetentionEntry::default())).unwrap_err().to_string();
+        assert!(said.contains("  here:  kept for ever\n"), "{said}");
+        let shown = "kept for 30d, at most 500 GiB, {app=\"debug\"} shown for 1d, {app=\"debug\"} of acme shown for 1d";
+        assert!(said.contains(shown), "{said}");
+        let (_, table) = said.split_once("\n\n").unwrap();
+        let read: toml::Table = table.parse().unwrap();
+        assert_eq!(read["retention"]["rules"].as_array().unwrap().len(), 2, "{table}");
+        let said = same_retention(Some(&RetentionEntry::default()), Some(&there)).unwrap_err().to_string();
+        assert!(said.ends_with("# without [retention]"), "{said}");
+    }
 }

@@ -1,12 +1,16 @@
 //! The manifest of a backup: `backups/<id>.json`, two lines of JSON.
 //!
 //! ```text
-//! {"millpond_backup": 1, "bytes": LENGTH, "xxh3_128": "SUM"}      of the second line, its end of line left out
+//! {"millpond_backup": 2, "bytes": LENGTH, "xxh3_128": "SUM"}      of the second line, its end of line left out
 //! {
 //!   "id":       the name of the object without its ending: time in UTC, a hyphen, eight hexadecimal digits
 //!   "cluster":  32 hexadecimal digits          "name": the cluster's name, for people
 //!   "version":  of the millpond that wrote it  "node": the node that did
 //!   "began", "ended": nanoseconds since the Unix epoch
+//!   "retention": {        how long the cluster kept records, by the file of the node that wrote this
+//!     "age", "bytes":     as the cluster file writes them, or null
+//!     "rules": [{ "selector", "age", "tenant" (or null) }, ...]
+//!   }
 //!   "shards": [{
 //!     "shard": its number   "index", "term": the last entry in the snapshot
 //!     "segments": [{
@@ -20,7 +24,8 @@
 //! }
 //! ```
 //!
-//! Every shard of the cluster is in it, also one without a segment.
+//! Every shard of the cluster is in it, also one without a segment. Version 1 has no retention; it is not written any
+//! more.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -31,7 +36,9 @@ use crate::entry::{Position, SegmentMeta};
 use crate::id::{ClusterId, Index, Offset, ShardId, Term};
 use crate::limits::{BACKUP_MANIFEST_BYTES_MAX, SHARDS_MAX};
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Without the retention.
+const VERSION_1: u64 = 1;
 
 /// A whole backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +58,34 @@ pub struct Manifest {
     pub began: i64,
     /// When its last segment was there.
     pub ended: i64,
+    /// How long the cluster kept records; `None` where a version wrote it that did not say so.
+    #[serde(default)]
+    pub retention: Option<RetentionEntry>,
     /// Every shard, by number.
     pub shards: Vec<ShardEntry>,
+}
+
+/// How long a cluster keeps records, each value as the cluster file writes it. By default for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionEntry {
+    /// Older records go.
+    pub age: Option<String>,
+    /// The oldest records go past so many sealed bytes.
+    pub bytes: Option<String>,
+    /// Streams whose records are hidden sooner.
+    #[serde(default)]
+    pub rules: Vec<RuleEntry>,
+}
+
+/// How long the records of some streams are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleEntry {
+    /// Which streams, in LogQL.
+    pub selector: String,
+    /// How old a record may be that is shown.
+    pub age: String,
+    /// Whose streams; everyone's where it is not said.
+    pub tenant: Option<String>,
 }
 
 /// One shard of a backup.
@@ -175,7 +208,7 @@ impl Manifest {
         let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
         let (head, body) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let head: Head = serde_json::from_slice(head).map_err(|_| damaged("its first line is no head"))?;
-        if head.millpond_backup != VERSION {
+        if ![VERSION, VERSION_1].contains(&head.millpond_backup) {
             return Err(BackupError::Version { name: name(), found: head.millpond_backup, known: VERSION });
         }
         let body = body.strip_suffix(b"\n").ok_or_else(|| damaged("it is cut"))?;

@@ -31,6 +31,8 @@ pub mod wire;
 pub use error::BackupError;
 pub use expire::{Catalogue, Dated, Expiry, expire};
 pub use image::SegmentImage;
-pub use manifest::{Manifest, SegmentEntry, ShardEntry, backup_id, is_backup_id, manifest_id};
-pub use plan::{Known, Listed, Step, plan};
+pub use manifest::{
+    Manifest, RetentionEntry, RuleEntry, SegmentEntry, ShardEntry, backup_id, is_backup_id, manifest_id,
+};
+pub use plan::{Known, Listed, Step, left, plan};
 pub use progress::RestoreProgress;

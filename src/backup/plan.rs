@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Manifest, SegmentEntry};
 use crate::entry::SegmentMeta;
-use crate::id::ShardId;
+use crate::id::{Offset, ShardId};
 use crate::limits::BACKUP_REUSE_AGE;
 
 /// An object of `segments/` as the store lists it.
@@ -53,6 +53,14 @@ impl Known {
         let safe = |file: &&Listed| self.named.contains(&object) || file.age < BACKUP_REUSE_AGE;
         self.files.get(&object).filter(safe).is_some_and(|file| file.bytes == segment.bytes)
     }
+}
+
+/// The segments of a snapshot that retention has left, where all below an offset is gone: the files of the others stay only
+/// until the next snapshot, and a backup that took them would bring their records back.
+#[must_use]
+pub fn left(mut segments: Vec<SegmentMeta>, first: Offset) -> Vec<SegmentMeta> {
+    segments.retain(|segment| segment.to >= first);
+    segments
 }
 
 /// What is to be done about each segment of a shard's snapshot, in their order. A new leader may have encoded the same

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::replay::{self, Replay};
-use super::wire::{SealRequest, Sealed};
+use super::wire::{LookRequest, Request, SealRequest, Sealed};
 use super::*;
 use crate::block::l0::Encoder;
 use crate::block::l1;
@@ -35,6 +35,11 @@ fn segment(from: u64, digest: u128, hash: u128) -> SegmentMeta {
     }
 }
 
+fn retention() -> RetentionEntry {
+    let rule = RuleEntry { selector: r#"{app="debug"}"#.to_owned(), age: "1d".to_owned(), tenant: None };
+    RetentionEntry { age: Some("30d".to_owned()), bytes: None, rules: vec![rule] }
+}
+
 fn manifest(id: &str, cluster: ClusterId, segments: &[SegmentMeta]) -> Manifest {
     let position = Position { index: Index(4), term: Term(2) };
     let entries = segments.iter().map(SegmentEntry::from).collect();
@@ -46,6 +51,7 @@ fn manifest(id: &str, cluster: ClusterId, segments: &[SegmentMeta]) -> Manifest 
         node: 2,
         began: 1,
         ended: 2,
+        retention: Some(retention()),
         shards: vec![
             ShardEntry::new(ShardId(0), Position::default(), Vec::new()),
             ShardEntry::new(SHARD, position, entries),
@@ -80,8 +86,17 @@ fn a_manifest_of_another_backup_or_out_of_order_is_refused() {
 #[test]
 fn a_manifest_of_a_newer_version_says_so() {
     let text = String::from_utf8(manifest("a", CLUSTER, &[]).encode().to_vec()).unwrap();
-    let newer = text.replacen("\"millpond_backup\":1", "\"millpond_backup\":2", 1);
-    assert!(matches!(Manifest::decode("a", newer.as_bytes()), Err(BackupError::Version { found: 2, .. })));
+    let newer = text.replacen("\"millpond_backup\":2", "\"millpond_backup\":3", 1);
+    assert!(matches!(Manifest::decode("a", newer.as_bytes()), Err(BackupError::Version { found: 3, .. })));
+}
+
+#[test]
+fn a_manifest_of_version_1_says_nothing_of_the_retention() {
+    let body = r#"{"id":"a","cluster":"0000000000000000000000000000004d","name":"n","version":"0.1.0","node":2,"began":1,"ended":2,"shards":[]}"#;
+    let sum = xxhash_rust::xxh3::xxh3_128(body.as_bytes());
+    let head = format!(r#"{{"millpond_backup":1,"bytes":{},"xxh3_128":"{sum:032x}"}}"#, body.len());
+    let read = Manifest::decode("a", format!("{head}\n{body}\n").as_bytes()).unwrap();
+    assert_eq!((read.retention, read.cluster), (None, CLUSTER.0));
 }
 
 #[test]
@@ -92,6 +107,11 @@ fn messages_between_nodes_read_back() {
         let sealed = Sealed { end: Offset(9), manifest };
         assert_eq!(Sealed::decode(&sealed.encode()).unwrap(), sealed);
     }
+    assert_eq!(Request::decode(&request.encode()).unwrap(), Request::Seal(request));
+    let look = LookRequest { shard: SHARD, offset: Offset(7) };
+    assert_eq!(look.encode(), &b"\x02\x92\x03\x07"[..]);
+    assert_eq!(Request::decode(&look.encode()).unwrap(), Request::Look(look));
+    assert!(matches!(Request::decode(&[3, 0]), Err(BackupError::Message { found: Some(3) })));
     assert!(matches!(Sealed::decode(&[2, 0]), Err(BackupError::Message { found: Some(2) })));
     assert!(matches!(Sealed::decode(&[]), Err(BackupError::Message { found: None })));
 }
@@ -105,6 +125,15 @@ fn progress_belongs_to_one_restore_and_grows_old() {
     assert!(RestoreProgress::decode("b", CLUSTER, &bytes).is_err());
     assert!(RestoreProgress::decode("a", ClusterId(1), &bytes).is_err());
     assert!(progress.is_fresh(6) && !progress.is_fresh(i64::try_from(KEY_LIFE.as_nanos()).unwrap()));
+}
+
+#[test]
+fn what_retention_has_ended_is_not_backed_up() {
+    let segments = vec![segment(0, 1, 1), segment(10, 2, 2), segment(20, 3, 3)];
+    assert_eq!(left(segments.clone(), Offset(0)), segments);
+    assert_eq!(left(segments.clone(), Offset(10)), segments[1..]);
+    assert_eq!(left(segments.clone(), Offset(19)), segments[1..], "one that is needed in part stays whole");
+    assert_eq!(left(segments, Offset(30)), []);
 }
 
 fn listed(files: &[(&SegmentMeta, Duration)]) -> BTreeMap<String, Listed> {

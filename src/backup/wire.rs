@@ -1,15 +1,20 @@
 //! What nodes say to each other when a shard is backed up, byte by byte. Its files travel as those of any snapshot do.
 //!
-//! One version byte, now 1, then one MessagePack value, structures as arrays:
+//! One version byte, then one MessagePack value, structures as arrays:
 //!
 //! ```text
-//! seal request    [shard u32]
-//! seal answer     [end u64, manifest binary or nil]
+//! seal request    1, [shard u32]
+//! seal answer     1, [end u64, manifest binary or nil]
+//! look request    2, [shard u32, offset u64]
 //! ```
 //!
 //! The node that is asked must lead the shard. It answers when every record below `end`, and with them all that was
 //! acknowledged before it was asked, is in the snapshot of the manifest, which is that of `crate::transfer::wire` with a
 //! lease of its files. A shard that has never held a record has none. Refusals are those of `crate::transfer::wire`.
+//!
+//! A look request takes the place of a seal request where the segment that holds the offset did not read as the manifest
+//! names it: the node looks at it, and repairs it where it is damaged. The answer is empty and comes at once. A node of an
+//! earlier version refuses it, and finds the damage by itself later.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -20,12 +25,31 @@ use super::BackupError;
 use crate::id::{Offset, ShardId};
 
 const VERSION: u8 = 1;
+const LOOK_VERSION: u8 = 2;
 
 /// A leader is asked to seal a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealRequest {
     /// Which.
     pub shard: ShardId,
+}
+
+/// A node is asked to look at a segment of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookRequest {
+    /// Whose.
+    pub shard: ShardId,
+    /// An offset in it.
+    pub offset: Offset,
+}
+
+/// What a node is asked for a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To seal a shard.
+    Seal(SealRequest),
+    /// To look at a segment.
+    Look(LookRequest),
 }
 
 /// A shard is sealed.
@@ -37,8 +61,8 @@ pub struct Sealed {
     pub manifest: Option<ByteBuf>,
 }
 
-fn encode(message: &impl Serialize) -> Bytes {
-    let mut bytes = vec![VERSION];
+fn encode(version: u8, message: &impl Serialize) -> Bytes {
+    let mut bytes = vec![version];
     rmp_serde::encode::write(&mut bytes, message).expect("plain data always encodes into memory");
     bytes.into()
 }
@@ -54,7 +78,7 @@ impl SealRequest {
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        encode(self)
+        encode(VERSION, self)
     }
 
     /// Reads it.
@@ -66,11 +90,32 @@ impl SealRequest {
     }
 }
 
+impl LookRequest {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        encode(LOOK_VERSION, self)
+    }
+}
+
+impl Request {
+    /// Reads either.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BackupError> {
+        match bytes.split_first() {
+            Some((&LOOK_VERSION, rest)) => Ok(Self::Look(rmp_serde::from_slice(rest)?)),
+            Some(_) | None => SealRequest::decode(bytes).map(Self::Seal),
+        }
+    }
+}
+
 impl Sealed {
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        encode(self)
+        encode(VERSION, self)
     }
 
     /// Reads it.

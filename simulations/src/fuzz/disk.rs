@@ -204,6 +204,7 @@ fn manifest(meta: SegmentMeta) -> Vec<u8> {
         node: 1,
         began: START,
         ended: START + LENGTH,
+        retention: None,
         shards,
     };
     manifest.encode().to_vec()
