@@ -22,7 +22,7 @@ use super::super::{bytes_argument, now, selector};
 use super::{ATTEMPT, Common, Report, Scratch, lines, quantile, quiet, start};
 
 /// Raw bytes of lines in one push.
-const PUSH_BYTES: usize = 1 << 20;
+pub(super) const PUSH_BYTES: usize = 1 << 20;
 /// Bytes that the append baseline writes before it syncs.
 const GROUP_BYTES: usize = 4 << 20;
 /// How long a push is tried.
@@ -46,8 +46,8 @@ pub(super) struct Args {
 /// A push, ready to send.
 #[derive(Clone, Debug)]
 pub(super) struct Push {
-    body: Bytes,
-    line_bytes: usize,
+    pub(super) body: Bytes,
+    pub(super) line_bytes: usize,
 }
 
 /// What a load came to.
@@ -69,7 +69,7 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
     let client = Client::new(ATTEMPT);
     let cluster = start(&scratch, args.nodes, 16, &client).await?;
     let cpu_before = cluster.cpu()?;
-    let loaded = load(&cluster, &client, &pushes, args.writers).await?;
+    let loaded = load(&cluster, &client, line_bytes, pushes.iter().cloned(), args.writers).await?;
     let cpu_acknowledged = cluster.cpu()?.saturating_sub(cpu_before);
     let rested = quiet(&cluster).await?;
     let cpu = cluster.cpu()?.saturating_sub(cpu_before);
@@ -105,7 +105,7 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
 }
 
 /// The lines, repeated to at least `bytes`, as pushes; each record has its own time, so no push is a retry of another.
-pub(super) fn prepare(lines: &[Line], bytes: u64) -> Vec<Push> {
+fn prepare(lines: &[Line], bytes: u64) -> Vec<Push> {
     let selectors: Vec<String> = lines
         .iter()
         .map(|line| selector(line.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
@@ -128,9 +128,15 @@ pub(super) fn prepare(lines: &[Line], bytes: u64) -> Vec<Push> {
     pushes
 }
 
-/// Sends every push once, `writers` at a time.
-pub(super) async fn load(cluster: &LocalCluster, client: &Client, pushes: &[Push], writers: usize) -> Result<Loaded> {
-    let bar = ProgressBar::new(pushes.iter().map(|push| push.line_bytes as u64).sum());
+/// Sends every push once, `writers` at a time; about `line_bytes` of raw lines in all.
+pub(super) async fn load(
+    cluster: &LocalCluster,
+    client: &Client,
+    line_bytes: u64,
+    pushes: impl Iterator<Item = Push>,
+    writers: usize,
+) -> Result<Loaded> {
+    let bar = ProgressBar::new(line_bytes);
     bar.set_style(
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}").expect("a valid template"),
     );
@@ -152,19 +158,21 @@ pub(super) async fn load(cluster: &LocalCluster, client: &Client, pushes: &[Push
         });
     }
     let began = Instant::now();
+    let mut line_bytes = 0;
     for push in pushes {
-        if sender.send(push.clone()).await.is_err() {
+        line_bytes += push.line_bytes as u64;
+        if sender.send(push).await.is_err() {
             break;
         }
     }
     drop(sender);
-    let mut latencies = Vec::with_capacity(pushes.len());
+    let mut latencies = Vec::new();
     while let Some(task) = tasks.join_next().await {
         latencies.extend(task.context("a writer")??);
     }
     let took = began.elapsed();
     bar.finish_and_clear();
-    Ok(Loaded { took, line_bytes: pushes.iter().map(|push| push.line_bytes as u64).sum(), latencies })
+    Ok(Loaded { took, line_bytes, latencies })
 }
 
 /// Time on one core to undo snappy and walk the protobuf of every push, and nothing else.

@@ -10,6 +10,7 @@ mod ingest;
 mod query;
 mod rehome;
 mod report;
+mod set;
 mod wal;
 
 use std::fs;
@@ -59,7 +60,7 @@ pub(crate) struct Args {
 enum Bench {
     /// Throughput, processor time, latency and disk of pushes
     Ingest(ingest::Args),
-    /// Latency of queries over loaded data
+    /// Ten queries over a day of logs, beside plain searches of the same lines
     Query(query::Args),
     /// The log of one node against plain appends
     Wal(wal::Args),
