@@ -7,6 +7,7 @@ mod fill;
 mod filled;
 mod idle;
 mod ingest;
+mod plain;
 mod query;
 mod rehome;
 mod report;
@@ -47,6 +48,7 @@ Examples:
   millpond bench failover --json                     ten kills of a leader
   millpond bench rehome --fill 2GiB                  lose one of four nodes
   millpond bench fill --sealed 10GiB --wal 256MiB    restart a node that holds much
+  millpond bench query --rows 200000 --input logs.ndjson.zst    ten queries, each held to a plain count and to its figure
   millpond bench idle
 
 Nodes are child processes on free ports of 127.0.0.1. Run a release build; the load shares the machine with the nodes, but
@@ -91,6 +93,7 @@ struct Common {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let is_strict = matches!(&args.bench, Bench::Query(args) if args.strict);
     let (report, json) = match args.bench {
         Bench::Ingest(args) => (ingest::run(&args).await?, args.common.json),
         Bench::Query(args) => (query::run(&args).await?, args.common.json),
@@ -106,7 +109,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     } else {
         print!("{}", report.text());
     }
-    Ok(ExitCode::SUCCESS)
+    let failed = !report.is_right() || is_strict && report.misses() > 0;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A folder of this bench alone, removed when it ends.

@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use millpond_actors::input::{Generator, Line};
 
 /// Raw bytes of the lines, over what `zstd -3` makes of them.
-pub(super) const RATIO: (f64, f64) = (6.5, 7.2);
+const RATIO: (f64, f64) = (6.5, 7.2);
 /// Services, and of them those that have a host more than the others.
 const SERVICES: usize = 20;
 const HOSTS: (usize, usize) = (11, 12);
@@ -51,13 +51,30 @@ pub(super) struct Row {
     pub(super) text: String,
 }
 
+impl Row {
+    /// The fields beside the line, with the status as text.
+    pub(super) fn metadata<'a>(&'a self, status: Option<&'a str>) -> impl Iterator<Item = (&'a str, &'a str)> {
+        std::iter::once(("level", self.level.as_str())).chain(status.map(|status| ("status", status)))
+    }
+
+    /// The status as text.
+    pub(super) fn status_text(&self) -> Option<String> {
+        self.status.map(|status| status.to_string())
+    }
+
+    /// Bytes of the line and its fields.
+    pub(super) fn raw_bytes(&self) -> u64 {
+        let status = self.status_text();
+        let fields: usize = self.metadata(status.as_deref()).map(|(name, value)| name.len() + value.len()).sum();
+        (self.text.len() + fields) as u64
+    }
+}
+
 /// How lines are made; the same seed, input and number of lines give the same lines.
 pub(super) struct Set {
     services: Vec<Service>,
     /// Runs that are drawn anew, of [`WHOLE`].
     anew: u64,
-    /// What `zstd -3` made of the sample.
-    pub(super) sample_ratio: f64,
     rows: usize,
     start: i64,
 }
@@ -69,30 +86,29 @@ impl Set {
     /// Where the lines lack an access log, or no share gives a valid set.
     pub(super) fn new(lines: &[Line], rows: usize, end: i64) -> Result<Self> {
         let services = services(lines)?;
-        let mut set = Self { services, anew: 0, sample_ratio: 0.0, rows, start: end - SPAN };
-        let (mut low, mut high) = (0, WHOLE);
+        let mut set = Self { services, anew: 0, rows, start: end - SPAN };
+        let (mut low, mut high, mut ratio) = (0, WHOLE, 0.0);
         for _ in 0..STEPS {
             set.anew = u64::midpoint(low, high);
-            set.sample_ratio = set.sample()?;
-            if set.sample_ratio > f64::midpoint(RATIO.0, RATIO.1) { low = set.anew } else { high = set.anew }
+            ratio = set.sample()?;
+            if ratio > f64::midpoint(RATIO.0, RATIO.1) { low = set.anew } else { high = set.anew }
         }
-        let ratio = set.sample_ratio;
-        ensure!(
-            (RATIO.0..=RATIO.1).contains(&ratio),
-            "no valid set can be made of this input: zstd -3 gives {ratio:.2}, and {} to {} are asked for",
-            RATIO.0,
-            RATIO.1
-        );
+        check_ratio(ratio)?;
         Ok(set)
     }
 
     fn sample(&self) -> Result<f64> {
-        let mut packed = Packed::new()?;
-        let all = self.rows;
-        for row in self.iter().take(SAMPLE_LINES.min(all)) {
+        let (mut packed, mut raw) = (Packed::new(Count(0))?, 0);
+        for row in self.iter().take(SAMPLE_LINES) {
             packed.line(&row.text)?;
+            raw += row.text.len() + 1;
         }
-        packed.ratio()
+        Ok(raw as f64 / packed.finish()?.0 as f64)
+    }
+
+    /// How many records it has.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The name of a row's service.
@@ -178,6 +194,19 @@ fn runs(text: &str, status: Option<u16>) -> Vec<(usize, usize, bool)> {
     runs
 }
 
+/// Holds what `zstd -3` makes of lines to what a set must give.
+///
+/// # Errors
+/// Where it packs them better or worse than logs in the field.
+pub(super) fn check_ratio(ratio: f64) -> Result<()> {
+    let (least, most) = RATIO;
+    ensure!(
+        (least..=most).contains(&ratio),
+        "not a valid set: zstd -3 gives {ratio:.2}, which must be {least} to {most}"
+    );
+    Ok(())
+}
+
 fn field<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
@@ -257,32 +286,24 @@ impl Write for Count {
     }
 }
 
-/// What `zstd -3` makes of lines, each with its line end.
-pub(super) struct Packed {
-    encoder: zstd::stream::Encoder<'static, Count>,
-    raw: u64,
+/// Lines, each with its line end, as `zstd -3 -T1` packs them.
+pub(super) struct Packed<W: Write> {
+    encoder: zstd::stream::Encoder<'static, W>,
 }
 
-impl Packed {
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self { encoder: zstd::stream::Encoder::new(Count(0), 3)?, raw: 0 })
+impl<W: Write> Packed<W> {
+    pub(super) fn new(into: W) -> Result<Self> {
+        Ok(Self { encoder: zstd::stream::Encoder::new(into, 3)? })
     }
 
     pub(super) fn line(&mut self, line: &str) -> Result<()> {
         self.encoder.write_all(line.as_bytes())?;
         self.encoder.write_all(b"\n")?;
-        self.raw += line.len() as u64 + 1;
         Ok(())
     }
 
-    /// Compressed bytes.
-    pub(super) fn bytes(self) -> Result<u64> {
-        Ok(self.encoder.finish()?.0)
-    }
-
-    pub(super) fn ratio(self) -> Result<f64> {
-        let raw = self.raw as f64;
-        Ok(raw / self.bytes()? as f64)
+    pub(super) fn finish(self) -> Result<W> {
+        Ok(self.encoder.finish()?)
     }
 }
 
@@ -301,7 +322,7 @@ mod tests {
     fn a_set_is_the_same_again_and_keeps_what_is_no_digit() {
         let lines: Vec<Line> = Generator::new(5).lines(4_000);
         let services = services(&lines).unwrap();
-        let set = Set { services, anew: WHOLE, sample_ratio: 0.0, rows: 2_000, start: 0 };
+        let set = Set { services, anew: WHOLE, rows: 2_000, start: 0 };
         let texts = || set.iter().map(|row| (row.timestamp, row.host, row.text)).collect::<Vec<_>>();
         assert_eq!(texts(), texts());
         assert!(set.iter().is_sorted_by_key(|row| row.timestamp) && set.iter().all(|row| row.timestamp <= SPAN));
