@@ -202,7 +202,7 @@ async fn report_storage(report: &mut Report, node: &LocalNode, plain: &Plain, cl
     report.figure("of the set in segments, the rest in heads", sealed * 100.0, "%");
     report.figure("segments", segments as f64, "");
     let mut kinds = BTreeMap::new();
-    allocated(&node.data.join("shards"), &mut kinds)?;
+    allocated(&node.data.join("shards"), &mut kinds);
     for (kind, bytes) in &kinds {
         report.figure(&format!("  allocated, {kind}"), *bytes as f64 / 1e6, "MB");
     }
@@ -212,18 +212,16 @@ async fn report_storage(report: &mut Report, node: &LocalNode, plain: &Plain, cl
     Ok(())
 }
 
-/// Adds what the files below a folder have allocated, by what their names end with.
-fn allocated(folder: &Path, kinds: &mut BTreeMap<String, u64>) -> Result<()> {
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
+/// Adds what the files below a folder have allocated, by what their names end with. What is not there takes nothing.
+fn allocated(folder: &Path, kinds: &mut BTreeMap<String, u64>) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
         if path.is_dir() {
-            allocated(&path, kinds)?;
-        } else {
+            allocated(&path, kinds);
+        } else if let Ok(metadata) = fs::metadata(&path) {
             let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or("other").to_owned();
-            *kinds.entry(kind).or_default() += fs::metadata(&path)?.blocks() * 512;
+            *kinds.entry(kind).or_default() += metadata.blocks() * 512;
         }
     }
-    Ok(())
 }
 
 /// The median of a query, if it answers as it must. Where that is more than it may be, says what was read for it.
@@ -503,7 +501,8 @@ mod tests {
             fs::write(folder.path().join(name), vec![7; bytes]).unwrap();
         }
         let mut kinds = BTreeMap::new();
-        allocated(folder.path(), &mut kinds).unwrap();
+        allocated(folder.path(), &mut kinds);
+        allocated(&folder.path().join("nowhere"), &mut kinds);
         assert_eq!(kinds.keys().collect::<Vec<_>>(), ["blocks", "redb"]);
         assert!(kinds["blocks"] >= 5_001 && kinds["redb"] >= 4_097);
     }
