@@ -51,25 +51,6 @@ pub(super) struct Row {
     pub(super) text: String,
 }
 
-impl Row {
-    /// The fields beside the line, with the status as text.
-    pub(super) fn metadata<'a>(&'a self, status: Option<&'a str>) -> impl Iterator<Item = (&'a str, &'a str)> {
-        std::iter::once(("level", self.level.as_str())).chain(status.map(|status| ("status", status)))
-    }
-
-    /// The status as text.
-    pub(super) fn status_text(&self) -> Option<String> {
-        self.status.map(|status| status.to_string())
-    }
-
-    /// Bytes of the line and its fields.
-    pub(super) fn raw_bytes(&self) -> u64 {
-        let status = self.status_text();
-        let fields: usize = self.metadata(status.as_deref()).map(|(name, value)| name.len() + value.len()).sum();
-        (self.text.len() + fields) as u64
-    }
-}
-
 /// How lines are made; the same seed, input and number of lines give the same lines.
 pub(super) struct Set {
     services: Vec<Service>,
