@@ -145,15 +145,14 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
     report
         .figure("most memory of the node, when loaded", peak_mb(&cluster)?, "MB")
         .at_most(MEMORY_AT_MOST as f64 / 1e6);
-    let node = &cluster.nodes[0];
-    let asked = Asked { client: &client, node: &node.url, end, span: SPAN };
-    report_storage(&mut report, &asked, node, &plain).await?;
+    let asked = Asked { client: &client, node: &cluster.nodes[0], end, span: SPAN };
+    report_storage(&mut report, &asked, &plain).await?;
 
     let mut warm = Vec::new();
     for (range, span, counted) in [("24h", SPAN, &plain.day), ("15m", SHORT, &plain.short)] {
         for question in questions(&plain, counted, range) {
             clock.phase(&format!("{}, {range}", question.name))?;
-            let asked = Asked { client: &client, node: &cluster.nodes[0].url, end, span };
+            let asked = Asked { client: &client, node: &cluster.nodes[0], end, span };
             warm.push(ask_warm(&mut report, &asked, &question, range, &searches).await);
         }
     }
@@ -161,7 +160,7 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
     for (question, warm) in questions(&plain, &plain.day, "24h").iter().zip(warm) {
         clock.phase(&format!("{}, cold", question.name))?;
         restart_cold(&mut cluster, &client).await?;
-        let asked = Asked { client: &client, node: &cluster.nodes[0].url, end, span: SPAN };
+        let asked = Asked { client: &client, node: &cluster.nodes[0], end, span: SPAN };
         ask_cold(&mut report, &asked, question, warm).await;
     }
     drop(cluster);
@@ -200,7 +199,7 @@ fn report_load(report: &mut Report, loaded: &Loaded, cpu: Duration, rested: bool
 }
 
 /// What the sealed part of the set takes on disk, over what `zstd -3` makes of as large a part of the lines.
-async fn report_storage(report: &mut Report, asked: &Asked<'_>, node: &LocalNode, plain: &Plain) -> Result<()> {
+async fn report_storage(report: &mut Report, asked: &Asked<'_>, plain: &Plain) -> Result<()> {
     let all = Question {
         name: "all",
         query: r#"sum(count_over_time({service=~".+"}[24h]))"#.to_owned(),
@@ -220,7 +219,7 @@ async fn report_storage(report: &mut Report, asked: &Asked<'_>, node: &LocalNode
         return Ok(());
     }
     let mut kinds = BTreeMap::new();
-    allocated(&node.data.join("shards"), &mut kinds);
+    allocated(&asked.node.data.join("shards"), &mut kinds);
     for (kind, bytes) in &kinds {
         report.figure(&format!("  allocated, {kind}"), *bytes as f64 / 1e6, "MB");
     }
@@ -251,8 +250,8 @@ async fn ask_warm(
     searches: &[Searched],
 ) -> Option<Duration> {
     let name = format!("{}, {range}", question.name);
-    let median = match asked.median(question).await {
-        Ok(median) => median,
+    let (median, cpu) = match asked.median(question).await {
+        Ok(both) => both,
         Err(error) => {
             report.wrong(format!("{name}: {}: {error:#}", question.query));
             return None;
@@ -265,7 +264,10 @@ async fn ask_warm(
     }
     if figure.misses() {
         match asked.explained(question).await {
-            Ok(explained) => report.note(format!("{name}: {explained}")),
+            Ok(explained) => {
+                let cpu = cpu.as_secs_f64() * 1e3;
+                report.note(format!("{name}: {cpu:.0} ms of processor time; {explained}"));
+            }
             Err(error) => report.wrong(format!("{name}, explained: {error:#}")),
         }
     }
@@ -366,7 +368,7 @@ fn pushes(set: &Set) -> impl Iterator<Item = Push> {
 /// Whom to ask, and about which time.
 struct Asked<'a> {
     client: &'a Client,
-    node: &'a str,
+    node: &'a LocalNode,
     end: i64,
     span: i64,
 }
@@ -381,10 +383,10 @@ impl Asked<'_> {
         let (first, last) = (first.to_string(), last.to_string());
         let query = ("query", question.query.as_str());
         if question.instant {
-            format!("{}/loki/api/v1/query{}", self.node, url_query(&[query, ("time", &end)]))
+            format!("{}/loki/api/v1/query{}", self.node.url, url_query(&[query, ("time", &end)]))
         } else {
             let pairs = [query, ("start", &first), ("end", &last), ("step", "60s"), ("limit", &limit)];
-            format!("{}/loki/api/v1/query_range{}", self.node, url_query(&pairs))
+            format!("{}/loki/api/v1/query_range{}", self.node.url, url_query(&pairs))
         }
     }
 
@@ -404,14 +406,16 @@ impl Asked<'_> {
         Ok(took)
     }
 
-    async fn median(&self, question: &Question) -> Result<Duration> {
+    /// The median time of an answer, and the processor time that one takes the node on average.
+    async fn median(&self, question: &Question) -> Result<(Duration, Duration)> {
         self.once(question).await?;
-        let (mut times, began) = (Vec::new(), Instant::now());
+        let (mut times, began, before) = (Vec::new(), Instant::now(), self.node.cpu()?);
         while times.len() < RUNS && (times.len() < RUNS_LEAST || began.elapsed() < RUNS_WITHIN) {
             times.push(self.once(question).await?);
         }
+        let cpu = self.node.cpu()?.saturating_sub(before) / u32::try_from(times.len()).expect("a few");
         times.sort_unstable();
-        Ok(quantile(&times, 0.5))
+        Ok((quantile(&times, 0.5), cpu))
     }
 
     /// What was read for an answer, and what took its time.
