@@ -298,6 +298,15 @@ pub const BLOCK_RAW_BYTES: usize = 4 * MIB;
 pub const BLOCK_FRAME_RAW_BYTES_MAX: usize = MIB;
 /// Rows of one block, so that lines of no bytes do not make it endless.
 pub const BLOCK_ROWS_MAX: usize = 131_072;
+/// Lines of a block that share a template are stored by it from this many on.
+pub const TEMPLATE_ROWS_LEAST: u32 = 4;
+/// Templates of one block: no more have rows enough. Their numbers fit two bytes.
+pub const TEMPLATES_MAX: usize = BLOCK_ROWS_MAX / TEMPLATE_ROWS_LEAST as usize;
+/// Variables of one template.
+pub const TEMPLATE_VARIABLES_MAX: usize = 255;
+/// Variables of all rows of one block: each takes at least a byte of its line, and all but the last row keep within
+/// `BLOCK_RAW_BYTES`.
+pub const BLOCK_VALUES_MAX: usize = BLOCK_RAW_BYTES + TEMPLATE_VARIABLES_MAX;
 /// All columns of one block, inflated: lines and metadata of the last record may exceed `BLOCK_RAW_BYTES`, and times,
 /// lengths and streams come on top.
 pub const BLOCK_INFLATED_BYTES_MAX: usize = 64 * MIB;
@@ -622,6 +631,7 @@ const _: () = assert!(REHOME_AFTER_BOUNDS.0.as_millis() > LINK_SUSPECT_AFTER.as_
 const _: () = assert!(WAL_BYTES_MAX >= 4 * WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_SEGMENT_BYTES > 2 * WAL_GROUP_BYTES_MAX as u64);
 const _: () = assert!(BATCH_ROWS_MAX <= BLOCK_ROWS_MAX);
+const _: () = assert!(TEMPLATES_MAX < u16::MAX as usize);
 const _: () = assert!(SEAL_RAW_BYTES_MAX >= 4 * BLOCK_RAW_BYTES);
 const _: () = assert!(SEALING_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(HELD_BACK_MAX.as_millis() * 2 < FORWARD_DEADLINE.as_millis());

@@ -1,17 +1,18 @@
 //! The columns of a block: from rows and back. It does not know in which order rows come, nor how bytes are framed.
 //!
-//! A varint is LEB128, a signed number is zigzag-coded before. Per column:
+//! A varint is LEB128, a signed number is zigzag-coded before. Per column, with the number that its frames have:
 //!
 //! ```text
-//! streams  each stream as crate::record::Stream writes it
-//! runs     pairs of varints: index of a stream, rows that follow of it; in the order of the rows
-//! times    per row: signed varint, difference to the row before (the first: to 0), wrapping
-//! offsets  per row: the same of offsets; sealed blocks only
-//! lengths  per row: varint, bytes of the line
-//! names    per distinct metadata name: varint length and bytes
-//! fields   per row: varint number of fields, and of each two varints: index of its name, bytes of its value
-//! values   the metadata values, one after the other
-//! lines    the lines, one after the other
+//! 1 streams  each stream as crate::record::Stream writes it
+//! 2 runs     pairs of varints: index of a stream, rows that follow of it; in the order of the rows
+//! 3 times    per row: signed varint, difference to the row before (the first: to 0), wrapping
+//! 4 offsets  per row: the same of offsets; sealed blocks only
+//! 5 lengths  per row: varint, bytes of the line; batches only
+//! 6 names    per distinct metadata name: varint length and bytes
+//! 7 fields   per row: varint number of fields, and of each two varints: index of its name, bytes of its value
+//! 8 values   the metadata values, one after the other
+//! 9 lines    the lines, one after the other; batches only
+//! 10 to 19   the lines of a sealed block, as [`super::text`] describes
 //! ```
 //!
 //! Names, fields and values are left out where no row has metadata.
@@ -20,7 +21,8 @@ use std::collections::BTreeMap;
 
 use super::BlockError;
 use super::frame::{Column, Container, Deflate, Head};
-use super::rows::{Metadata, Projection, Rows};
+use super::rows::{Lines, Metadata, Projection, Rows};
+use super::text::{Text, TextEncoder};
 use crate::limits::{BLOCK_ROWS_MAX, METADATA_FIELDS_MAX};
 use crate::record::Stream;
 
@@ -34,21 +36,23 @@ pub(super) struct Columns {
     fields: Vec<u8>,
     values: Vec<u8>,
     lines: Vec<u8>,
+    /// In a sealed block, instead of lengths and lines.
+    text: TextEncoder,
     names: BTreeMap<Box<[u8]>, u64>,
     name_bytes: Vec<u8>,
     run: Option<(u32, u64)>,
     streams_used: u32,
     last: (i64, u64),
-    keeps_offsets: bool,
+    is_sealed: bool,
     span: Option<(i64, i64, u64, u64)>,
     rows: u32,
     raw: u64,
 }
 
 impl Columns {
-    /// Columns that hold offsets, or leave them to follow from the first row's.
-    pub(super) fn new(keeps_offsets: bool) -> Self {
-        Self { keeps_offsets, ..Self::default() }
+    /// Columns of a sealed block, which hold offsets and templates; or of a batch, whose offsets follow from the first row's.
+    pub(super) fn new(is_sealed: bool) -> Self {
+        Self { is_sealed, ..Self::default() }
     }
 
     /// Adds a row of the stream with this index.
@@ -69,7 +73,7 @@ impl Columns {
         };
         self.streams_used = self.streams_used.max(stream + 1);
         put_signed(&mut self.times, timestamp.wrapping_sub(self.last.0));
-        if self.keeps_offsets {
+        if self.is_sealed {
             put_signed(&mut self.offsets, offset.wrapping_sub(self.last.1).cast_signed());
         }
         self.last = (timestamp, offset);
@@ -79,8 +83,12 @@ impl Columns {
                 (early.min(timestamp), late.max(timestamp), low.min(offset), high.max(offset))
             }
         });
-        put(&mut self.lengths, line.len() as u64);
-        self.lines.extend_from_slice(line);
+        if self.is_sealed {
+            self.text.push(line);
+        } else {
+            put(&mut self.lengths, line.len() as u64);
+            self.lines.extend_from_slice(line);
+        }
         self.raw += line.len() as u64;
         put(&mut self.fields, metadata.len() as u64);
         for (name, value) in metadata {
@@ -149,16 +157,19 @@ impl Columns {
         };
         let mut columns: Vec<(Column, &[u8])> =
             vec![(Column::Streams, &stream_bytes), (Column::Runs, &self.runs), (Column::Times, &self.times)];
-        if self.keeps_offsets {
+        if self.is_sealed {
             columns.push((Column::Offsets, &self.offsets));
         }
-        columns.push((Column::Lengths, &self.lengths));
         if !self.names.is_empty() {
             columns.push((Column::Names, &self.name_bytes));
             columns.push((Column::Fields, &self.fields));
             columns.push((Column::Values, &self.values));
         }
-        columns.push((Column::Lines, &self.lines));
+        if self.is_sealed {
+            columns.extend(self.text.write());
+        } else {
+            columns.extend([(Column::Lengths, self.lengths.as_slice()), (Column::Lines, &self.lines)]);
+        }
         let block = deflate.block(&head, &columns);
         self.clear();
         block
@@ -177,6 +188,7 @@ impl Columns {
         ] {
             column.clear();
         }
+        self.text.clear();
         self.names.clear();
         (self.run, self.streams_used, self.last, self.span, self.rows, self.raw) = (None, 0, (0, 0), None, 0, 0);
     }
@@ -221,24 +233,43 @@ pub(super) fn rows(
     check_span(&block.head, &timestamp, base.is_none().then_some(offset.as_slice()))?;
     let mut decoded = Rows { streams: streams.clone(), stream, offset, timestamp, lines: None, metadata: None };
     if projection.lines {
-        let lengths = block.column(Column::Lengths)?;
-        let text = String::from_utf8(block.column(Column::Lines)?).map_err(|_| malformed("lines"))?;
-        let ends = read_ends(&lengths, rows, &text).ok_or(malformed("lengths"))?;
-        decoded.lines = Some((ends, text));
+        let lines = if block.has_templates() { Text::open(block)?.lines(rows, 0..rows)? } else { read_lines(block)? };
+        decoded.lines = Some(lines.into());
     }
     if projection.metadata {
-        let names = block.column(Column::Names)?;
-        let fields = block.column(Column::Fields)?;
-        let values = block.column(Column::Values)?;
-        let values = String::from_utf8(values).map_err(|_| malformed("values"))?;
-        let read = if fields.is_empty() && names.is_empty() && values.is_empty() {
-            Some(Metadata::default())
-        } else {
-            read_metadata(&names, &fields, values, rows)
-        };
-        decoded.metadata = Some(read.ok_or(malformed("fields"))?);
+        read_metadata(block, &mut decoded)?;
     }
     Ok(decoded)
+}
+
+/// Adds the metadata to rows of this block.
+pub(super) fn read_metadata(block: &Container, rows: &mut Rows) -> Result<(), BlockError> {
+    let malformed = |part| BlockError::Malformed { part };
+    let names = block.column(Column::Names)?;
+    let fields = block.column(Column::Fields)?;
+    let values = block.column(Column::Values)?;
+    let values = String::from_utf8(values).map_err(|_| malformed("values"))?;
+    let read = if fields.is_empty() && names.is_empty() && values.is_empty() {
+        Some(Metadata::default())
+    } else {
+        read_fields(&names, &fields, values, rows.len())
+    };
+    rows.metadata = Some(read.ok_or(malformed("fields"))?);
+    Ok(())
+}
+
+/// The lines of a block, to be searched before they are read.
+pub(super) fn lines(block: &Container) -> Result<Lines, BlockError> {
+    if block.has_templates() { Ok(Lines::templates(Text::open(block)?)) } else { Ok(Lines::whole(read_lines(block)?)) }
+}
+
+/// The lines of a block without templates, one after the other, and the end of each.
+fn read_lines(block: &Container) -> Result<(Vec<u32>, String), BlockError> {
+    let malformed = |part| BlockError::Malformed { part };
+    let lengths = block.column(Column::Lengths)?;
+    let text = String::from_utf8(block.column(Column::Lines)?).map_err(|_| malformed("lines"))?;
+    let ends = read_ends(&lengths, block.head.rows as usize, &text).ok_or(malformed("lengths"))?;
+    Ok((ends, text))
 }
 
 /// A header is what readers skip by, so it must not lie about the rows.
@@ -293,7 +324,7 @@ fn read_ends(bytes: &[u8], rows: usize, text: &str) -> Option<Vec<u32>> {
     (reader.0.is_empty() && end as usize == text.len()).then_some(out)
 }
 
-fn read_metadata(names: &[u8], fields: &[u8], values: String, rows: usize) -> Option<Metadata> {
+fn read_fields(names: &[u8], fields: &[u8], values: String, rows: usize) -> Option<Metadata> {
     let mut reader = Reader(names);
     let mut out = Metadata { values, ..Metadata::default() };
     while !reader.0.is_empty() {
@@ -319,7 +350,7 @@ fn read_metadata(names: &[u8], fields: &[u8], values: String, rows: usize) -> Op
     (reader.0.is_empty() && end as usize == out.values.len()).then_some(out)
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
@@ -331,11 +362,23 @@ fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
     #[inline]
-    fn varint(&mut self) -> Option<u64> {
+    pub(super) fn varint(&mut self) -> Option<u64> {
         // Most lengths, runs and differences of sorted times are one byte.
         match self.0 {
             [byte, rest @ ..] if *byte < 0x80 => {

@@ -4,7 +4,7 @@
 //! All numbers little-endian. Header, 64 bytes:
 //!
 //! ```text
-//!  0 u32 magic "MPBK"      4 u8  version, 1         5 u8  kind: 0 batch, 1 sealed block
+//!  0 u32 magic "MPBK"      4 u8  version, 2         5 u8  kind: 0 batch, 1 sealed block
 //!  6 u16 frames            8 u32 rows              12 u32 streams
 //! 16 u64 lowest offset    24 u64 highest offset (batch: 0 and rows - 1, relative)
 //! 32 i64 earliest time    40 i64 latest time       48 u64 raw bytes of lines and metadata
@@ -19,6 +19,8 @@
 //! ```
 //!
 //! A column is the concatenation of its frames, cut at any byte; [`super::column`] describes what is in each.
+//!
+//! Sealed blocks of version 1 hold their lines as batches do. They are read, and not written any more.
 
 use std::cell::RefCell;
 
@@ -28,7 +30,11 @@ use super::BlockError;
 use crate::limits::{BATCH_RAW_BYTES_MAX, BLOCK_FRAME_RAW_BYTES_MAX, BLOCK_INFLATED_BYTES_MAX, BLOCK_ROWS_MAX};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MPBK");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without templates.
+const VERSION_1: u8 = 1;
+/// The kind of a block that is a batch; any other is sealed.
+const BATCH: u8 = 0;
 const HEAD: usize = 64;
 const ENTRY: usize = 16;
 /// Where the header's checksum lies.
@@ -51,10 +57,20 @@ pub(super) enum Column {
     Fields = 7,
     Values = 8,
     Lines = 9,
+    Templates = 10,
+    Kinds = 11,
+    RawLengths = 12,
+    Raw = 13,
+    Shapes = 14,
+    Numbers = 15,
+    Words = 16,
+    Indexes = 17,
+    TextLengths = 18,
+    Texts = 19,
 }
 
 impl Column {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 19] = [
         Self::Streams,
         Self::Runs,
         Self::Times,
@@ -64,6 +80,16 @@ impl Column {
         Self::Fields,
         Self::Values,
         Self::Lines,
+        Self::Templates,
+        Self::Kinds,
+        Self::RawLengths,
+        Self::Raw,
+        Self::Shapes,
+        Self::Numbers,
+        Self::Words,
+        Self::Indexes,
+        Self::TextLengths,
+        Self::Texts,
     ];
 
     fn name(self) -> &'static str {
@@ -77,6 +103,16 @@ impl Column {
             Self::Fields => "fields",
             Self::Values => "values",
             Self::Lines => "lines",
+            Self::Templates => "templates",
+            Self::Kinds => "kinds",
+            Self::RawLengths => "raw lengths",
+            Self::Raw => "raw",
+            Self::Shapes => "shapes",
+            Self::Numbers => "numbers",
+            Self::Words => "words",
+            Self::Indexes => "indexes",
+            Self::TextLengths => "text lengths",
+            Self::Texts => "texts",
         }
     }
 }
@@ -108,6 +144,7 @@ struct Frame {
 #[derive(Clone, Debug)]
 pub(super) struct Container {
     bytes: Bytes,
+    version: u8,
     pub(super) head: Head,
     frames: Vec<Frame>,
 }
@@ -126,8 +163,9 @@ impl Container {
         if crc32c::crc32c_append(crc32c::crc32c(&fixed[..SUM]), directory) != u32_at(fixed, SUM) {
             return Err(BlockError::Checksum { part: "header" });
         }
-        if fixed[4] != VERSION {
-            return Err(BlockError::Version { found: fixed[4], known: VERSION });
+        let version = fixed[4];
+        if !(VERSION_1..=VERSION).contains(&version) {
+            return Err(BlockError::Version { found: version, known: VERSION });
         }
         if fixed[5] != kind {
             return Err(BlockError::NotABlock { kind });
@@ -161,7 +199,12 @@ impl Container {
             return Err(malformed("raw bytes"));
         }
         let frames = read_directory(directory, data, len)?;
-        Ok(Self { bytes, head, frames })
+        Ok(Self { bytes, version, head, frames })
+    }
+
+    /// Whether its lines are held as templates and variables.
+    pub(super) fn has_templates(&self) -> bool {
+        self.head.kind != BATCH && self.version > VERSION_1
     }
 
     /// The bytes of a column, inflated; empty where the block has none.
@@ -322,6 +365,24 @@ pub(super) fn replace_column(bytes: Bytes, kind: u8, column: usize, content: &[u
     let mut columns: Vec<(Column, &[u8])> = Column::ALL.into_iter().zip(columns.iter().map(Vec::as_slice)).collect();
     columns[column].1 = content;
     Deflate::new(1).block(&block.head, &columns).into()
+}
+
+/// How many kinds of columns there are.
+#[cfg(test)]
+pub(super) const COLUMNS: usize = Column::ALL.len();
+
+/// A sealed block as version 1 wrote it.
+#[cfg(test)]
+pub(super) fn as_version_1(bytes: Bytes, lines: &[&str]) -> Bytes {
+    let block = Container::open(bytes, 1).expect("a good block");
+    let mut lengths = Vec::new();
+    lines.iter().for_each(|line| super::column::put(&mut lengths, line.len() as u64));
+    let mut columns = Column::ALL.map(|column| block.column(column).expect("a good column"));
+    columns[Column::Templates as usize - 1..].iter_mut().for_each(Vec::clear);
+    columns[Column::Lengths as usize - 1] = lengths;
+    columns[Column::Lines as usize - 1] = lines.concat().into_bytes();
+    let columns: Vec<(Column, &[u8])> = Column::ALL.into_iter().zip(columns.iter().map(Vec::as_slice)).collect();
+    with_head(Deflate::new(1).block(&block.head, &columns).into(), 4, &[VERSION_1])
 }
 
 /// The block with other bytes in its header, under a right checksum.

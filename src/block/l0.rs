@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::BlockError;
 use super::column::{self, Columns};
 use super::frame::{Container, Deflate};
-use super::rows::{Projection, Rows, Stream, Summary};
+use super::rows::{Lines, Projection, Rows, Stream, Summary};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::record::StreamRecords;
 
@@ -130,6 +130,16 @@ impl L0 {
     /// The batch as it was encoded.
     pub fn bytes(&self) -> &Bytes {
         self.block.bytes()
+    }
+
+    /// Its lines, to be searched before they are read.
+    pub fn lines(&self) -> Result<Lines, BlockError> {
+        column::lines(&self.block)
+    }
+
+    /// Adds their metadata to rows of this batch.
+    pub fn read_metadata(&self, rows: &mut Rows) -> Result<(), BlockError> {
+        column::read_metadata(&self.block, rows)
     }
 
     /// Decodes its records, in the order they were sent; verifies the checksum of everything it reads.

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::BlockError;
 use super::column::{self, Columns};
 use super::frame::{Container, Deflate};
-use super::rows::{Projection, Rows, Stream, Summary};
+use super::rows::{Lines, Projection, Rows, Stream, Summary};
 use crate::limits::{BLOCK_RAW_BYTES, BLOCK_ROWS_MAX};
 
 const KIND: u8 = 1;
-/// Measured on real logs sorted by stream: level 3 takes a quarter more time to encode and saves 5 %.
-const LEVEL: i32 = 1;
+/// Measured on real logs sorted by stream: level 3 saves 4 % over level 1.
+const LEVEL: i32 = 3;
 
 /// Encodes sealed blocks row by row; keeps its buffers and its zstd context between them.
 pub struct Encoder {
@@ -107,9 +107,19 @@ impl L1 {
         }
     }
 
+    /// Its lines, to be searched before they are read.
+    pub fn lines(&self) -> Result<Lines, BlockError> {
+        column::lines(&self.block)
+    }
+
     /// Its distinct streams, sorted.
     pub fn streams(&self) -> &[Stream] {
         &self.streams
+    }
+
+    /// Adds their metadata to rows of this block.
+    pub fn read_metadata(&self, rows: &mut Rows) -> Result<(), BlockError> {
+        column::read_metadata(&self.block, rows)
     }
 
     /// Decodes its records, in the order of stream, time and offset; verifies the checksum of everything it reads.

@@ -7,6 +7,7 @@ mod frame;
 pub mod l0;
 pub mod l1;
 pub mod rows;
+mod text;
 
 pub use error::BlockError;
 

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 pub use crate::record::{Stream, Summary};
 
+use memchr::memmem::Finder;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::BlockError;
+use super::text::{Text, mark_pieces};
 use crate::label::Labels;
 
 /// Which columns to decode beside streams, offsets and timestamps.
@@ -29,7 +32,8 @@ pub struct Rows {
     pub(super) stream: Vec<u32>,
     pub(super) offset: Vec<u64>,
     pub(super) timestamp: Vec<i64>,
-    pub(super) lines: Option<(Vec<u32>, String)>,
+    /// The end of each line, and the lines one after the other.
+    pub(super) lines: Option<Arc<(Vec<u32>, String)>>,
     pub(super) metadata: Option<Metadata>,
 }
 
@@ -44,7 +48,67 @@ pub(super) struct Metadata {
     pub(super) values: String,
 }
 
+/// Lines are searched one by one where so many times more are not asked for.
+const FEW_ROWS: usize = 4;
+
+/// The lines of a block before they are read: what they hold is found without writing them all out.
+#[derive(Debug)]
+pub struct Lines(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    Whole(Arc<(Vec<u32>, String)>),
+    Templates(Box<Text>),
+}
+
+impl Lines {
+    pub(super) fn whole(lines: (Vec<u32>, String)) -> Self {
+        Self(Kept::Whole(lines.into()))
+    }
+
+    pub(super) fn templates(text: Text) -> Self {
+        Self(Kept::Templates(Box::new(text)))
+    }
+
+    /// Keeps of `rows`, ascending, those whose line holds a text, or those whose line does not.
+    pub fn retain(&self, text: &Finder<'_>, holds: bool, rows: &mut Vec<u32>) {
+        if text.needle().is_empty() {
+            rows.retain(|_| holds);
+            return;
+        }
+        match &self.0 {
+            Kept::Templates(lines) => lines.retain(text, holds, rows),
+            Kept::Whole(whole) => {
+                let (ends, lines) = &**whole;
+                let mut held = vec![false; ends.len()];
+                if rows.len() * FEW_ROWS < ends.len() {
+                    for row in &*rows {
+                        let start = if *row == 0 { 0 } else { ends[*row as usize - 1] };
+                        let line = &lines.as_bytes()[start as usize..ends[*row as usize] as usize];
+                        held[*row as usize] = text.find(line).is_some();
+                    }
+                } else {
+                    mark_pieces(text, lines.as_bytes(), 0, ends, |row| held[row] = true);
+                }
+                rows.retain(|row| held[*row as usize] == holds);
+            }
+        }
+    }
+}
+
 impl Rows {
+    /// Reads the lines of some rows, ascending; those of the others may be empty from then on.
+    ///
+    /// # Errors
+    /// Where what is stored is no text.
+    pub fn read_lines(&mut self, lines: &Lines, rows: &[u32]) -> Result<(), BlockError> {
+        self.lines = Some(match &lines.0 {
+            Kept::Whole(whole) => Arc::clone(whole),
+            Kept::Templates(lines) => lines.lines(self.len(), rows.iter().map(|row| *row as usize))?.into(),
+        });
+        Ok(())
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.timestamp.len()
@@ -100,7 +164,7 @@ impl Rows {
     /// # Panics
     /// Where lines were not in the projection.
     pub fn line(&self, row: usize) -> &str {
-        let (ends, text) = self.lines.as_ref().expect("lines are in the projection");
+        let (ends, text) = &**self.lines.as_ref().expect("lines are in the projection");
         let start = if row == 0 { 0 } else { ends[row - 1] };
         &text[start as usize..ends[row] as usize]
     }
@@ -110,7 +174,7 @@ impl Rows {
     /// # Panics
     /// Where lines were not in the projection.
     pub fn text(&self) -> (&str, &[u32]) {
-        let (ends, text) = self.lines.as_ref().expect("lines are in the projection");
+        let (ends, text) = &**self.lines.as_ref().expect("lines are in the projection");
         (text, ends)
     }
 
@@ -137,7 +201,7 @@ impl Rows {
                 text.push_str(self.line(*row));
                 end(text.len())
             });
-            (ends.collect(), text)
+            Arc::new((ends.collect(), text))
         });
         let metadata = self.metadata.as_ref().map(|all| {
             let mut metadata = Metadata { names: all.names.clone(), ..Metadata::default() };

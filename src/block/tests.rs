@@ -8,7 +8,15 @@ use crate::label::Labels;
 use crate::record::{Record, StreamRecords, Text};
 
 fn text() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), "[a-z0-9 =]{1,40}", "\\PC{0,20}", Just("x".repeat(5_000))]
+    prop_oneof![
+        Just(String::new()),
+        "[a-z0-9 =]{1,40}",
+        "\\PC{0,20}",
+        Just("x".repeat(5_000)),
+        // Few templates, so that many rows share one.
+        "took [0-9]{1,3} at 0[0-9]{2}: \"[a-c/ \0\u{1}]{0,3}\" x[0-9a-f]{1,8}\\.",
+        "at [0-9]{18} [a-c]1",
+    ]
 }
 
 fn record() -> impl Strategy<Value = Record> {
@@ -127,12 +135,20 @@ proptest! {
     #[test]
     fn columns_that_are_wrong_under_right_checksums_are_an_error_or_rows(
         streams in streams(),
-        column in 0_usize..9,
-        content in prop::collection::vec(any::<u8>(), 0..60),
+        column in 0_usize..super::frame::COLUMNS,
+        content in prop::collection::vec(prop_oneof![0_u8..4, any::<u8>()], 0..60),
+        alike in 0_usize..5,
     ) {
-        let (_, block) = seal(flat(&streams, 3));
+        let streams: Vec<StreamRecords> = (0..=alike).flat_map(|_| streams.clone()).collect();
+        let (sorted, block) = seal(flat(&streams, 3));
         // No panic is the property: a writer's fault can be any content.
-        let _ = read_l1(super::frame::replace_column(block, 1, column, &content));
+        let block = super::frame::replace_column(block, 1, column, &content);
+        let _ = read_l1(block.clone());
+        if let Ok(lines) = L1::open(block).and_then(|block| block.lines()) {
+            for text in ["", "1", "a1 2", "x=", "\"", "\0"] {
+                lines.retain(&memchr::memmem::Finder::new(text), true, &mut (0..sorted.len() as u32).collect());
+            }
+        }
     }
 }
 
@@ -148,27 +164,91 @@ fn lines_beyond_one_frame_round_trip() {
     assert_eq!(read_l0(bytes).unwrap(), flat(&streams, 9));
 }
 
-#[test]
-fn a_newer_version_asks_for_an_upgrade() {
+fn small_batch() -> Bytes {
     let streams = [StreamRecords {
         labels: Labels::new([("a", "b")]),
         records: vec![Record { timestamp: 1, line: "x".into(), metadata: Vec::new() }],
     }];
-    let bytes = super::frame::with_head(l0::Encoder::new().encode("acme", &streams), 4, &[2]);
-    let error = L0::open(bytes).unwrap_err();
-    assert_eq!(error, super::BlockError::Version { found: 2, known: 1 });
+    l0::Encoder::new().encode("acme", &streams)
+}
+
+#[test]
+fn a_newer_version_asks_for_an_upgrade() {
+    let error = L0::open(super::frame::with_head(small_batch(), 4, &[3])).unwrap_err();
+    assert_eq!(error, super::BlockError::Version { found: 3, known: 2 });
     assert_eq!(error.class(), crate::class::Class::Fatal);
 }
 
 #[test]
 fn a_block_that_tells_of_more_bytes_than_its_records_can_have_is_refused() {
-    let streams = [StreamRecords {
-        labels: Labels::new([("a", "b")]),
-        records: vec![Record { timestamp: 1, line: "x".into(), metadata: Vec::new() }],
-    }];
-    let batch = l0::Encoder::new().encode("acme", &streams);
     let most = crate::limits::BATCH_RAW_BYTES_MAX as u64;
-    let told = |raw: u64| L0::open(super::frame::with_head(batch.clone(), 48, &raw.to_le_bytes()));
+    let told = |raw: u64| L0::open(super::frame::with_head(small_batch(), 48, &raw.to_le_bytes()));
     assert_eq!(told(most).unwrap().summary(0).raw_bytes, most);
     assert_eq!(told(most + 1).unwrap_err(), super::BlockError::Malformed { part: "raw bytes" });
+}
+
+#[test]
+fn batches_and_blocks_of_version_1_are_read() {
+    let old = super::frame::with_head(small_batch(), 4, &[1]);
+    assert_eq!(read_l0(old).unwrap(), read_l0(small_batch()).unwrap());
+    let records = (0..9).map(|at| Record {
+        timestamp: at,
+        line: format!("line {at} of 9").into(),
+        metadata: vec![("n".into(), at.to_string().into())],
+    });
+    let streams = [StreamRecords { labels: Labels::new([("a", "b")]), records: records.collect() }];
+    let (sorted, block) = seal(flat(&streams, 3));
+    let lines: Vec<&str> = sorted.iter().map(|record| record.3.line.as_str()).collect();
+    let old = super::frame::as_version_1(block.clone(), &lines);
+    assert_ne!(old, block);
+    assert_eq!(read_l1(old.clone()).unwrap(), sorted);
+    let mut rows: Vec<u32> = (0..9).collect();
+    L1::open(old).unwrap().lines().unwrap().retain(&memchr::memmem::Finder::new("line 4"), true, &mut rows);
+    assert_eq!(rows, [4]);
+}
+
+#[test]
+fn columns_that_stand_for_more_than_a_block_may_hold_are_refused() {
+    let record = |at| Record { timestamp: at, line: "took 7".into(), metadata: Vec::new() };
+    let streams = [StreamRecords { labels: Labels::new([("a", "b")]), records: (0..1_000).map(record).collect() }];
+    let (_, block) = seal(flat(&streams, 3));
+    // The one variable has the same value in all rows: now it is one of a MiB.
+    let mut shapes = vec![0];
+    super::column::put(&mut shapes, 1 << 20);
+    shapes.resize(shapes.len() + (1 << 20), b'9');
+    let error = read_l1(super::frame::replace_column(block, 1, 13, &shapes)).unwrap_err();
+    assert_eq!(error, super::BlockError::Malformed { part: "lines" });
+}
+
+#[test]
+fn a_batch_has_no_lines_of_the_other_kind() {
+    let error = L0::open(super::frame::with_head(small_batch(), 5, &[1])).unwrap_err();
+    assert_eq!(error, super::BlockError::NotABlock { kind: 0 });
+}
+
+proptest! {
+    #[test]
+    fn a_text_is_found_in_the_lines_that_hold_it_and_in_no_others(
+        kinds in prop::collection::vec("[ab1 .\"/é\u{1}]{0,12}", 1..4),
+        chosen in prop::collection::vec((0_usize..4, "[0-9]{1,3}", "[ab12]{1,2}"), 1..60),
+        wanted in prop_oneof!["[ab1 .\"/]{0,4}", "[0-9]{1,3}[. ]?[0-9]{0,2}", "a?[0-9] [ab0-9]{1,2}"],
+    ) {
+        let line = |(kind, number, word): &(usize, String, String)| {
+            let kind = &kinds[kind % kinds.len()];
+            format!("{kind} {number} {word} \"{kind} {number}\" x.{number}.{word}")
+        };
+        let lines: Vec<String> = chosen.iter().map(line).collect();
+        let mut encoder = l1::Encoder::new();
+        let stream = Stream { tenant: "t".into(), labels: Labels::new([("a", "b")]) };
+        for (offset, line) in (0..).zip(&lines) {
+            encoder.push(&stream, offset, 7, line.as_bytes(), std::iter::empty());
+        }
+        let found = L1::open(encoder.finish()).unwrap().lines().unwrap();
+        for holds in [true, false] {
+            let mut rows: Vec<u32> = (0..lines.len() as u32).collect();
+            let held: Vec<u32> = rows.iter().copied().filter(|row| lines[*row as usize].contains(&wanted) == holds).collect();
+            found.retain(&memchr::memmem::Finder::new(&wanted), holds, &mut rows);
+            prop_assert_eq!(rows, held, "{:?}", lines);
+        }
+    }
 }

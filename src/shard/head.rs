@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::block::BlockError;
 use crate::block::l0::L0;
-use crate::block::rows::{Projection, Rows, Stream, Summary};
+use crate::block::rows::{Lines, Projection, Rows, Stream, Summary};
 use crate::id::{Index, Offset};
 use crate::limits::BATCHES_PER_CHUNK;
 
@@ -44,6 +44,16 @@ impl HeadBatch {
     /// Its distinct streams, all of one tenant.
     pub fn streams(&self) -> &[Stream] {
         self.l0.streams()
+    }
+
+    /// Its lines, to be searched before they are read.
+    pub fn lines(&self) -> Result<Lines, BlockError> {
+        self.l0.lines()
+    }
+
+    /// Adds their metadata to its records.
+    pub fn read_metadata(&self, rows: &mut Rows) -> Result<(), BlockError> {
+        self.l0.read_metadata(rows)
     }
 
     /// Decodes its records, in the order of their offsets.

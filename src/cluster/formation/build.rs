@@ -15,8 +15,10 @@ use crate::limits;
 
 /// The protocol between nodes: hellos, messages of groups, calls. Raised with every change that an older build cannot read.
 const PROTOCOL: Versions = Versions { oldest: 1, newest: 1 };
-/// Log, segments, snapshots and registry. Raised with every change that an older build cannot read.
-const DISK: Versions = Versions { oldest: 1, newest: 1 };
+/// Log, segments, snapshots and registry. Raised with every change that an older build cannot read. In version 2 sealed
+/// blocks hold templates: a build writes no others, so that none which does not read them can be beside it, although files
+/// of version 1 are read.
+const DISK: Versions = Versions { oldest: 2, newest: 2 };
 
 /// The versions of one thing that a build understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
