@@ -169,15 +169,6 @@ impl Rows {
         &text[start as usize..ends[row] as usize]
     }
 
-    /// All lines, one after the other without a separator, and per row the end of its line: for searching many at once.
-    ///
-    /// # Panics
-    /// Where lines were not in the projection.
-    pub fn text(&self) -> (&str, &[u32]) {
-        let (ends, text) = &**self.lines.as_ref().expect("lines are in the projection");
-        (text, ends)
-    }
-
     /// The structured metadata of a row: name and value, in the order they were sent.
     ///
     /// # Panics

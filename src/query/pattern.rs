@@ -12,6 +12,7 @@ use super::error::{ParseCause, QueryError};
 use super::ip::IpRange;
 use super::lexer::Place;
 use super::re2;
+use crate::block::rows::Lines;
 use crate::label::Labels;
 use crate::limits::{REGEX_BYTES_MAX, REGEX_NEST_MAX};
 
@@ -109,10 +110,14 @@ impl StreamPattern {
     }
 }
 
+/// Bytes from which on a literal of an expression is worth a search of its own.
+const LITERAL_LEAST: usize = 3;
+
 #[derive(Clone, Debug)]
 enum Needle {
     Text(Box<memmem::Finder<'static>>),
-    Regex(Regex),
+    /// With texts that every match holds.
+    Regex(Regex, Vec<Vec<u8>>),
     Pattern(Capture),
     Ip(IpRange),
 }
@@ -121,7 +126,7 @@ impl Needle {
     fn is_in(&self, line: &[u8]) -> bool {
         match self {
             Self::Text(finder) => finder.find(line).is_some(),
-            Self::Regex(regex) => regex.is_match(line),
+            Self::Regex(regex, _) => regex.is_match(line),
             Self::Pattern(pattern) => pattern.is_match(line),
             Self::Ip(range) => range.is_in_line(line),
         }
@@ -147,7 +152,7 @@ impl LinePattern {
                 if let HirKind::Literal(literal) = hir.kind() {
                     Ok(Needle::Text(finder(&literal.0)))
                 } else {
-                    compile(text, &hir).map(Needle::Regex)
+                    Ok(Needle::Regex(compile(text, &hir)?, literals(&hir)))
                 }
             }
             (FilterOp::Pattern | FilterOp::NotPattern, Wanted::Text(text)) => {
@@ -169,12 +174,12 @@ impl LinePattern {
         needles.iter().any(|needle| needle.is_in(line)) == self.positive
     }
 
-    /// A text that every passing line holds; empty where none is known.
-    fn required(&self) -> &[u8] {
+    /// Texts that every passing line holds.
+    fn required(&self) -> Vec<Vec<u8>> {
         match self.needles.as_slice() {
-            [Needle::Text(finder)] if self.positive => finder.needle(),
-            [Needle::Pattern(pattern)] if self.positive => pattern.literal(),
-            _ => &[],
+            [Needle::Pattern(pattern)] if self.positive => vec![pattern.literal().to_vec()],
+            [Needle::Regex(_, literals)] if self.positive => literals.clone(),
+            _ => Vec::new(),
         }
     }
 }
@@ -183,12 +188,17 @@ fn finder(needle: &[u8]) -> Box<memmem::Finder<'static>> {
     Box::new(memmem::Finder::new(needle).into_owned())
 }
 
+/// A text that lines are searched for, and whether those that hold it pass.
+type TextFilter = (Box<memmem::Finder<'static>>, bool);
+
 /// The line filters of a query, ready to run.
 #[derive(Clone, Debug, Default)]
 pub struct LineFilters {
-    filters: Vec<LinePattern>,
-    /// The longest text that every passing line holds: worth a search over many lines at once.
-    needle: Option<Box<memmem::Finder<'static>>>,
+    /// Filters that look for one text alone: those that most lines may fail first.
+    texts: Vec<TextFilter>,
+    /// Texts that every line holds which passes the others.
+    required: Vec<memmem::Finder<'static>>,
+    others: Vec<LinePattern>,
 }
 
 impl LineFilters {
@@ -196,74 +206,83 @@ impl LineFilters {
     pub fn new(stages: &[Stage]) -> Result<Self, QueryError> {
         let filters =
             stages.iter().filter_map(|stage| if let Stage::Filter(filter) = stage { Some(filter) } else { None });
-        let mut filters = filters.map(LinePattern::new).collect::<Result<Vec<_>, _>>()?;
-        let best = (0..filters.len()).max_by_key(|at| (filters[*at].required().len(), *at));
-        let Some(best) = best.filter(|at| !filters[*at].required().is_empty()) else {
-            return Ok(Self { filters, needle: None });
-        };
-        let needle = finder(filters[best].required());
-        if matches!(filters[best].needles.as_slice(), [Needle::Text(_)]) {
-            filters.remove(best);
+        let mut compiled = Self::default();
+        for filter in filters {
+            let pattern = LinePattern::new(filter)?;
+            if let [Needle::Text(finder)] = pattern.needles.as_slice() {
+                if finder.needle().is_empty() && pattern.positive {
+                    continue;
+                }
+                compiled.texts.push((finder.clone(), pattern.positive));
+            } else {
+                let required = pattern.required().into_iter().filter(|text| !text.is_empty());
+                compiled.required.extend(required.map(|text| memmem::Finder::new(&text).into_owned()));
+                compiled.others.push(pattern);
+            }
         }
-        Ok(Self { filters, needle: Some(needle) })
+        compiled.texts.sort_by_key(|(finder, positive)| (!positive, std::cmp::Reverse(finder.needle().len())));
+        Ok(compiled)
     }
 
     /// Whether every line passes.
     pub fn is_empty(&self) -> bool {
-        self.filters.is_empty() && self.needle.is_none()
+        self.texts.is_empty() && self.others.is_empty()
     }
 
     /// Whether one line passes.
     pub fn matches(&self, line: &[u8]) -> bool {
-        self.needle.as_ref().is_none_or(|needle| needle.find(line).is_some()) && self.rest_matches(line)
+        self.texts.iter().all(|(finder, positive)| finder.find(line).is_some() == *positive) && self.others_match(line)
     }
 
-    fn rest_matches(&self, line: &[u8]) -> bool {
-        self.filters.iter().all(|filter| filter.matches(line))
+    /// Whether lines that [`LineFilters::narrow`] leaves have to be looked at themselves.
+    pub fn has_others(&self) -> bool {
+        !self.others.is_empty()
     }
 
-    /// Keeps of `rows`, ascending, those whose line passes. Line `row` is `text[end(row - 1)..end(row)]`, row 0
-    /// begins at 0.
-    pub fn retain(&self, text: &[u8], ends: &[u32], rows: &mut Vec<u32>) {
-        let line = |row: u32| &text[start(ends, row)..ends[row as usize] as usize];
-        if let Some(needle) = &self.needle {
-            if rows.len() * 4 < ends.len() {
-                rows.retain(|row| needle.find(line(*row)).is_some());
-            } else {
-                *rows = found(needle, text, ends, rows);
+    /// Whether a line that [`LineFilters::narrow`] left passes.
+    pub fn others_match(&self, line: &[u8]) -> bool {
+        self.others.iter().all(|filter| filter.matches(line))
+    }
+
+    /// Keeps of `rows`, ascending, those whose line may pass; where there are no others, those whose line does.
+    pub fn narrow(&self, lines: &Lines, rows: &mut Vec<u32>) {
+        let required = self.required.iter().map(|finder| (finder, true));
+        let texts = self.texts.iter().map(|(finder, positive)| (&**finder, *positive));
+        for (finder, positive) in texts.chain(required) {
+            if rows.is_empty() {
+                return;
+            }
+            lines.retain(finder, positive, rows);
+        }
+    }
+}
+
+/// Texts that everything holds which an expression matches: its literals that stand in none of several ways.
+fn literals(hir: &Hir) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let mut run = Vec::new();
+    collect(hir, &mut run, &mut found);
+    found.push(run);
+    found.retain(|literal| literal.len() >= LITERAL_LEAST);
+    found
+}
+
+/// Adds the literals of an expression that is always matched; `run` is the literal that the text before it ends with.
+fn collect(hir: &Hir, run: &mut Vec<u8>, found: &mut Vec<Vec<u8>>) {
+    match hir.kind() {
+        HirKind::Literal(literal) => run.extend_from_slice(&literal.0),
+        HirKind::Concat(parts) => parts.iter().for_each(|part| collect(part, run, found)),
+        HirKind::Capture(capture) => collect(&capture.sub, run, found),
+        HirKind::Empty | HirKind::Look(_) => {}
+        HirKind::Repetition(repeated) => {
+            found.push(std::mem::take(run));
+            if repeated.min > 0 {
+                collect(&repeated.sub, run, found);
+                found.push(std::mem::take(run));
             }
         }
-        if !self.filters.is_empty() {
-            rows.retain(|row| self.rest_matches(line(*row)));
-        }
+        HirKind::Class(_) | HirKind::Alternation(_) => found.push(std::mem::take(run)),
     }
-}
-
-fn start(ends: &[u32], row: u32) -> usize {
-    if row == 0 { 0 } else { ends[row as usize - 1] as usize }
-}
-
-/// Rows of `rows` that hold the needle, by one search over the whole text. A hit across the end of a line is none, and
-/// the rest of that line is too short for another.
-fn found(needle: &memmem::Finder<'_>, text: &[u8], ends: &[u32], rows: &[u32]) -> Vec<u32> {
-    let mut kept = Vec::new();
-    let length = needle.needle().len();
-    let (mut from, mut at) = (0, 0);
-    while at < rows.len() {
-        from = from.max(start(ends, rows[at]));
-        let Some(hit) = needle.find(&text[from..]).map(|hit| hit + from) else { break };
-        let mut row = rows[at];
-        if ends[row as usize] as usize <= hit {
-            row = ends.partition_point(|end| *end as usize <= hit) as u32;
-            at += rows[at..].partition_point(|wanted| *wanted < row);
-        }
-        let end = ends[row as usize] as usize;
-        if hit + length <= end && rows.get(at) == Some(&row) {
-            kept.push(row);
-        }
-        from = end;
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -303,6 +322,39 @@ mod tests {
         LineFilters::new(&[Stage::Filter(LineFilter { op, alternatives })])
     }
 
+    /// Of the rows those whose line passes, searched as a sealed block is.
+    fn passing(filters: &LineFilters, lines: &[&str], mut rows: Vec<u32>) -> Vec<u32> {
+        let mut encoder = crate::block::l1::Encoder::new();
+        let stream = crate::record::Stream { tenant: "t".into(), labels: Labels::new([("a", "b")]) };
+        for (offset, line) in (0..).zip(lines) {
+            encoder.push(&stream, offset, 0, line.as_bytes(), std::iter::empty());
+        }
+        if !lines.is_empty() {
+            let block = crate::block::l1::L1::open(encoder.finish()).unwrap();
+            filters.narrow(&block.lines().unwrap(), &mut rows);
+        }
+        rows.retain(|row| filters.others_match(lines[*row as usize].as_bytes()));
+        rows
+    }
+
+    #[test]
+    fn what_every_match_of_an_expression_holds_is_known() {
+        for (pattern, want) in [
+            ("(Failed|Accepted) password for .* from 1[0-9]{2}\\.", vec![" password for ", " from 1"]),
+            (r"\berror\b", vec!["error"]),
+            ("(?:abc)+def(ghi)?x*yz?", vec!["abc", "def"]),
+            ("(?i)error|warn", vec![]),
+            ("user=(?P<name>bob)!", vec!["user=bob!"]),
+        ] {
+            let hir = hir(pattern, syntax::Config::new()).unwrap();
+            assert_eq!(
+                literals(&hir),
+                want.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>(),
+                "{pattern}"
+            );
+        }
+    }
+
     #[test]
     fn patterns_and_addresses_filter_lines() {
         let (push, get) = ("POST /push 200 from 10.0.0.1", "GET /query 500 from 192.168.4.7:80");
@@ -321,9 +373,7 @@ mod tests {
         ] {
             let filters = filters(op, alternatives.clone()).unwrap();
             assert_eq!([push, get].map(|line| filters.matches(line.as_bytes())), want, "{op:?} {alternatives:?}");
-            let (text, ends) = ([push, get].concat(), [push.len() as u32, (push.len() + get.len()) as u32]);
-            let mut rows = vec![0, 1];
-            filters.retain(text.as_bytes(), &ends, &mut rows);
+            let rows = passing(&filters, &[push, get], vec![0, 1]);
             assert_eq!([0, 1].map(|row| rows.contains(&row)), want, "{op:?} {alternatives:?}");
         }
     }
@@ -374,9 +424,7 @@ mod tests {
                 Stage::Filter(LineFilter { op, alternatives: vec![text(&other), text("abab")] }),
             ];
             let filters = LineFilters::new(&filters).unwrap();
-            let text = lines.concat().into_bytes();
-            let ends: Vec<u32> = lines.iter().scan(0, |end, line| { *end += line.len() as u32; Some(*end) }).collect();
-            let mut rows: Vec<u32> = (0..lines.len() as u32).filter(|row| chosen[*row as usize]).collect();
+            let rows: Vec<u32> = (0..lines.len() as u32).filter(|row| chosen[*row as usize]).collect();
             let expected: Vec<u32> = rows.iter().copied().filter(|row| {
                 let line = &lines[*row as usize];
                 let second = line.contains(&other) || line.contains("abab");
@@ -385,8 +433,7 @@ mod tests {
             for row in &rows {
                 prop_assert_eq!(filters.matches(lines[*row as usize].as_bytes()), expected.contains(row));
             }
-            filters.retain(&text, &ends, &mut rows);
-            prop_assert_eq!(rows, expected);
+            prop_assert_eq!(passing(&filters, &lines.iter().map(String::as_str).collect::<Vec<_>>(), rows), expected);
         }
     }
 }

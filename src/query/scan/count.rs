@@ -43,27 +43,15 @@ pub fn grouped(grouping: &Grouping, labels: &Labels) -> Labels {
     Labels::new(labels.iter().filter(|(name, _)| keeps(grouping, name)))
 }
 
-/// Rows whose stream is shown at their time, which lies after the first of two and not after the second, and whose line
-/// passes; and how many there were before lines were looked at.
-pub(super) fn selected(
-    rows: &Rows,
-    shown: &[Option<i64>],
-    (after, through): (i64, i64),
-    filters: &LineFilters,
-) -> (Vec<u32>, u64) {
+/// Rows whose stream is shown at their time, which lies after the first of two and not after the second.
+pub(super) fn selected(rows: &Rows, shown: &[Option<i64>], (after, through): (i64, i64)) -> Vec<u32> {
     let (streams, timestamps) = (rows.stream_indexes(), rows.timestamps());
     let fits = |row: &u32| {
         let (stream, timestamp) = (streams[*row as usize], timestamps[*row as usize]);
         shown[stream as usize].is_some_and(|from| timestamp >= from) && timestamp > after && timestamp <= through
     };
     let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
-    let mut selected: Vec<u32> = (0..count).filter(fits).collect();
-    let seen = selected.len() as u64;
-    if !filters.is_empty() {
-        let (text, ends) = rows.text();
-        filters.retain(text.as_bytes(), ends, &mut selected);
-    }
-    (selected, seen)
+    (0..count).filter(fits).collect()
 }
 
 /// Counts at points as differences to the point before: a record that is in the windows of many points costs two.
@@ -197,8 +185,13 @@ impl Counter {
         chunk.max_timestamp > after && chunk.min_timestamp <= through
     }
 
+    /// Whether lines are read, beside those that filters look at.
     pub(super) fn needs_lines(&self) -> bool {
-        self.lines
+        self.bytes_of_lines || (self.lines && !self.pipeline.is_plain())
+    }
+
+    pub(super) fn filters(&self) -> &LineFilters {
+        self.pipeline.leading()
     }
 
     /// Whether metadata is looked at, or can tell series of these streams apart.
@@ -210,22 +203,26 @@ impl Counter {
         tells_apart || !self.pipeline.is_plain()
     }
 
-    /// Counts the rows that pass; answers how many had fitting time and stream.
+    /// Rows that have fitting time and stream.
+    pub(super) fn select(&self, rows: &Rows, shown: &[Option<i64>]) -> Vec<u32> {
+        selected(rows, shown, self.time())
+    }
+
+    /// Counts those of the rows chosen that pass the stages behind the leading filters.
     pub(super) fn count(
         &mut self,
         rows: &Rows,
-        shown: &[Option<i64>],
+        selected: &[u32],
         metadata: bool,
         stopped: Stopped<'_>,
-    ) -> Result<u64, QueryError> {
-        let (selected, seen) = selected(rows, shown, self.time(), self.pipeline.leading());
+    ) -> Result<(), QueryError> {
         if self.pipeline.is_plain() {
-            self.tally(rows, &selected, metadata);
+            self.tally(rows, selected, metadata);
         } else {
-            self.process(rows, &selected, stopped)?;
+            self.process(rows, selected, stopped)?;
         }
         let held: usize = self.series.iter().map(Tallied::held_bytes).sum();
-        if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
+        if held > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(()) }
     }
 
     fn process(&mut self, rows: &Rows, selected: &[u32], stopped: Stopped<'_>) -> Result<(), QueryError> {

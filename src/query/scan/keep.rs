@@ -9,6 +9,7 @@ use crate::block::rows::{Rows, Stream, Summary};
 use crate::limits::PARTIAL_BYTES;
 use crate::query::error::QueryError;
 use crate::query::partial::{FoundRecord, FoundRecords, FoundStream, Pairs, pairs};
+use crate::query::pattern::LineFilters;
 use crate::query::pipeline::{Origin, Pipeline, Processed, Record};
 
 /// What a record takes on the wire beside its texts, generously.
@@ -107,15 +108,13 @@ impl Keeper {
             && chunk.last_offset >= self.wanted.from
     }
 
-    /// Whether [`Keeper::select`] reads lines.
-    pub(super) fn reads_lines(&self) -> bool {
-        !self.pipeline.leading().is_empty()
+    pub(super) fn filters(&self) -> &LineFilters {
+        self.pipeline.leading()
     }
 
-    /// Rows worth a look, in the order wanted, and how many had fitting time and stream. Where the stages are line
-    /// filters alone, these are the rows to keep.
-    pub(super) fn select(&mut self, rows: &Rows, shown: &[Option<i64>]) -> (Vec<u32>, u64) {
-        let Wanted { order, time: (start, end), from, after, limit } = self.wanted;
+    /// Rows that have fitting time, offset and stream, and are not past what was left out.
+    pub(super) fn select(&self, rows: &Rows, shown: &[Option<i64>]) -> Vec<u32> {
+        let Wanted { order, time: (start, end), from, after, .. } = self.wanted;
         let (streams, timestamps, offsets) = (rows.stream_indexes(), rows.timestamps(), rows.offsets());
         let key = |row: u32| order.key(timestamps[row as usize], offsets[row as usize]);
         let bound = self.bound;
@@ -129,21 +128,22 @@ impl Keeper {
                 && bound.is_none_or(|bound| key(*row) < bound)
         };
         let count = u32::try_from(rows.len()).expect("bounded by BLOCK_ROWS_MAX");
-        let mut selected: Vec<u32> = (0..count).filter(fits).collect();
-        let seen = selected.len() as u64;
-        if self.reads_lines() {
-            let (text, ends) = rows.text();
-            self.pipeline.leading().retain(text.as_bytes(), ends, &mut selected);
-        }
+        (0..count).filter(fits).collect()
+    }
+
+    /// Brings rows that passed the leading filters into the order wanted. Where there are no other stages, what is past the
+    /// limit is left out before anything of it is read.
+    pub(super) fn order_rows(&mut self, rows: &Rows, selected: &mut Vec<u32>) {
+        let Wanted { order, limit, .. } = self.wanted;
+        let key = |row: u32| order.key(rows.timestamps()[row as usize], rows.offsets()[row as usize]);
         selected.sort_unstable_by_key(|row| key(*row));
         if let Some(dropped) = selected.get(limit).filter(|_| self.pipeline.is_plain()) {
             self.leave_out(key(*dropped));
             selected.truncate(limit);
         }
-        (selected, seen)
     }
 
-    /// Keeps those of the rows that [`Keeper::select`] chose that pass; all columns are there.
+    /// Keeps those of the rows, in the order wanted, that pass the other stages; their lines and metadata are there.
     ///
     /// # Errors
     /// `QueryError::Cancelled` where it was stopped; what was kept is then of no use.

@@ -23,12 +23,12 @@ use super::error::QueryError;
 use super::overview::detected::{FieldSet, FieldsQuery, FoundField, Parsers};
 use super::overview::{OverviewFound, OverviewWant};
 use super::partial::{Considered, Found, Made, Partial, Seen, Weighed};
-use super::pattern::StreamPattern;
+use super::pattern::{LineFilters, StreamPattern};
 use super::pipeline::Pipeline;
 use super::plan::{Direction, Hidden, LogQuery, OffsetQuery, ShardRequest, Want};
 use crate::block::BlockError;
 use crate::block::l1::L1;
-use crate::block::rows::{Projection, Rows, Stream, Summary};
+use crate::block::rows::{Lines, Projection, Rows, Stream, Summary};
 use crate::id::{Offset, ShardId};
 use crate::label::Labels;
 use crate::shard::{HeadBatch, HeadView};
@@ -170,19 +170,31 @@ impl Work {
             Self::Count(counter) => {
                 let wanted = chunk.streams().iter().zip(shown).filter(|(_, shown)| shown.is_some());
                 let metadata = counter.needs_metadata(wanted.map(|(stream, _)| &stream.labels));
-                let rows = chunk.rows(shard, Projection { lines: counter.needs_lines(), metadata })?;
-                counter.count(&rows, shown, metadata, stopped)
+                let mut rows = chunk.rows(shard, Projection { lines: false, metadata })?;
+                let mut selected = counter.select(&rows, shown);
+                let seen = selected.len() as u64;
+                chunk.filter(shard, counter.filters(), counter.needs_lines(), &mut rows, &mut selected)?;
+                counter.count(&rows, &selected, metadata, stopped)?;
+                Ok(seen)
             }
             Self::Fold(sampler) => {
-                let rows = chunk.rows(shard, Projection { lines: sampler.needs_lines(), metadata: true })?;
-                sampler.fold(&rows, shown, stopped)
+                let mut rows = chunk.rows(shard, Projection { lines: false, metadata: true })?;
+                let mut selected = sampler.select(&rows, shown);
+                let seen = selected.len() as u64;
+                chunk.filter(shard, sampler.filters(), sampler.needs_lines(), &mut rows, &mut selected)?;
+                sampler.fold(&rows, &selected, stopped)?;
+                Ok(seen)
             }
             Self::Survey(surveyor) => surveyor.read(&chunk.rows(shard, Projection::ALL)?, shown, stopped),
             Self::Keep(keeper) | Self::Sample(keeper, _) => {
-                let rows = chunk.rows(shard, Projection { lines: keeper.reads_lines(), metadata: false })?;
-                let (selected, seen) = keeper.select(&rows, shown);
+                let mut rows = chunk.rows(shard, Projection::default())?;
+                let mut selected = keeper.select(&rows, shown);
+                let seen = selected.len() as u64;
+                let lines = chunk.filter(shard, keeper.filters(), false, &mut rows, &mut selected)?;
+                keeper.order_rows(&rows, &mut selected);
                 if !selected.is_empty() {
-                    keeper.keep(&chunk.rows(shard, Projection::ALL)?, &selected, stopped)?;
+                    chunk.read_whole(shard, lines, &mut rows, &selected)?;
+                    keeper.keep(&rows, &selected, stopped)?;
                 }
                 Ok(seen)
             }
@@ -485,13 +497,67 @@ impl Opened {
 
     fn rows(&self, shard: ShardId, projection: Projection) -> Result<Rows, QueryError> {
         match self {
-            Self::Head(batch) => batch.rows(projection).map_err(|error| {
+            Self::Head(batch) => batch.rows(projection),
+            Self::Sealed(block, ..) => block.rows(projection),
+        }
+        .map_err(|error| self.unreadable(shard, &error))
+    }
+
+    fn lines(&self, shard: ShardId) -> Result<Lines, QueryError> {
+        match self {
+            Self::Head(batch) => batch.lines(),
+            Self::Sealed(block, ..) => block.lines(),
+        }
+        .map_err(|error| self.unreadable(shard, &error))
+    }
+
+    /// Keeps of the rows, ascending, those whose line passes, and reads the lines of these where they are needed. The lines
+    /// of the chunk, where they were looked at.
+    fn filter(
+        &self,
+        shard: ShardId,
+        filters: &LineFilters,
+        needs_lines: bool,
+        rows: &mut Rows,
+        selected: &mut Vec<u32>,
+    ) -> Result<Option<Lines>, QueryError> {
+        if selected.is_empty() || (filters.is_empty() && !needs_lines) {
+            return Ok(None);
+        }
+        let lines = self.lines(shard)?;
+        filters.narrow(&lines, selected);
+        if needs_lines || filters.has_others() {
+            rows.read_lines(&lines, selected).map_err(|error| self.unreadable(shard, &error))?;
+            selected.retain(|row| filters.others_match(rows.line(*row as usize).as_bytes()));
+        }
+        Ok(Some(lines))
+    }
+
+    /// Reads the metadata, and the lines of some rows.
+    fn read_whole(
+        &self,
+        shard: ShardId,
+        lines: Option<Lines>,
+        rows: &mut Rows,
+        selected: &[u32],
+    ) -> Result<(), QueryError> {
+        let lines = lines.map_or_else(|| self.lines(shard), Ok)?;
+        let mut ascending = selected.to_vec();
+        ascending.sort_unstable();
+        let read = match self {
+            Self::Head(batch) => batch.read_metadata(rows),
+            Self::Sealed(block, ..) => block.read_metadata(rows),
+        };
+        read.and_then(|()| rows.read_lines(&lines, &ascending)).map_err(|error| self.unreadable(shard, &error))
+    }
+
+    fn unreadable(&self, shard: ShardId, error: &BlockError) -> QueryError {
+        match self {
+            Self::Head(batch) => {
                 let place = format!("the batch of entry {} at offset {}", batch.index(), batch.base());
-                damaged(shard, None, &place, &error)
-            }),
-            Self::Sealed(block, range, place) => {
-                block.rows(projection).map_err(|error| damaged(shard, Some(*range), place, &error))
+                damaged(shard, None, &place, error)
             }
+            Self::Sealed(_, range, place) => damaged(shard, Some(*range), place, error),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::limits::{QUERY_BYTES_MAX, QUERY_NUMBERS_MAX};
 use crate::query::ast::{Grouping, LabelSource, Stage};
 use crate::query::error::QueryError;
 use crate::query::partial::{FoldSeries, pairs};
+use crate::query::pattern::LineFilters;
 use crate::query::pipeline::{Fields, Pipeline, Processed, Record, Unwrapped};
 use crate::query::plan::{NumberQuery, Points};
 use crate::query::range::{Fold, Folds, Keep, Run, Sample, run};
@@ -118,13 +119,20 @@ impl Sampler {
         self.lines
     }
 
-    /// Folds the rows that pass; answers how many had fitting time and stream. All metadata is there.
-    pub(super) fn fold(&mut self, rows: &Rows, shown: &[Option<i64>], stopped: Stopped<'_>) -> Result<u64, QueryError> {
-        let time = self.time();
+    pub(super) fn filters(&self) -> &LineFilters {
+        self.pipeline.leading()
+    }
+
+    /// Rows that have fitting time and stream.
+    pub(super) fn select(&self, rows: &Rows, shown: &[Option<i64>]) -> Vec<u32> {
+        selected(rows, shown, self.time())
+    }
+
+    /// Folds those of the rows chosen that pass the stages behind the leading filters. All metadata is there.
+    pub(super) fn fold(&mut self, rows: &Rows, selected: &[u32], stopped: Stopped<'_>) -> Result<(), QueryError> {
         let Self { pipeline, unwrapped, series, bytes, numbers, .. } = self;
-        let (selected, seen) = selected(rows, shown, time, pipeline.leading());
         let run = |timestamp| run(self.points, self.window, timestamp);
-        process(pipeline, rows, &selected, self.lines, run, stopped, |row, run, Processed { mut fields, .. }| {
+        process(pipeline, rows, selected, self.lines, run, stopped, |row, run, Processed { mut fields, .. }| {
             let Some(value) = unwrapped.read(&mut fields) else { return Ok(()) };
             let labels = series_of(&fields, self.grouping.as_ref())?;
             let (timestamp, offset) = (rows.timestamp(row), rows.offset(row));
@@ -151,7 +159,7 @@ impl Sampler {
         if self.numbers > QUERY_NUMBERS_MAX {
             return Err(QueryError::TooManyNumbers { max: QUERY_NUMBERS_MAX });
         }
-        if self.bytes > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(seen) }
+        if self.bytes > QUERY_BYTES_MAX { Err(QueryError::Memory { max: QUERY_BYTES_MAX }) } else { Ok(()) }
     }
 
     pub(super) fn finish(self) -> Vec<FoldSeries> {
