@@ -127,12 +127,18 @@ pub enum Mutant {
     /// A scan that has left out a record for the limit reads no further, as if records never came late. Seen where they
     /// did.
     LateRecordsPassedOver,
+    /// Of a text that lies across several variables of a line only one part is held against the line. Seen where a line of
+    /// a template has that part, and not the others.
+    SeamsUnchecked,
+    /// What the first branch of an alternation holds is taken for what every match of the whole expression holds. Seen
+    /// where a line matches by another branch.
+    BranchTakenForAll,
 }
 
 use Mutant::*;
 
 /// Every mutant, in the order of [`NAMES`].
-const ALL: [Mutant; 34] = [
+const ALL: [Mutant; 36] = [
     AckBeforeSync,
     HardStateDropped,
     KeysNotInSnapshot,
@@ -167,6 +173,8 @@ const ALL: [Mutant; 34] = [
     WindowHoldsItsStart,
     GroupLabelsNotTaken,
     LateRecordsPassedOver,
+    SeamsUnchecked,
+    BranchTakenForAll,
 ];
 
 /// What the mutants are called outside, in the order in which they are declared.
@@ -205,10 +213,16 @@ pub const NAMES: &[&str] = &[
     "window-holds-its-start",
     "group-labels-not-taken",
     "late-records-passed-over",
+    "seams-unchecked",
+    "branch-taken-for-all",
 ];
 
 /// Those of [`NAMES`] that are at work where a query is answered: the naive evaluator finds them without a cluster, too.
 pub const OF_QUERIES: &[&str] = NAMES.split_at(ExtractedOverStored as usize).1;
+
+/// Those of [`OF_QUERIES`] that show only where many lines of a sealed block are alike, or a filter has branches, which a
+/// simulated cluster is not asked for: the naive evaluator alone finds them.
+pub const OF_BLOCKS: &[&str] = NAMES.split_at(SeamsUnchecked as usize).1;
 
 /// No mutant has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -281,6 +281,7 @@ fn collect(hir: &Hir, run: &mut Vec<u8>, found: &mut Vec<Vec<u8>>) {
                 found.push(std::mem::take(run));
             }
         }
+        HirKind::Alternation(branches) if mutant!(BranchTakenForAll) => collect(&branches[0], run, found),
         HirKind::Class(_) | HirKind::Alternation(_) => found.push(std::mem::take(run)),
     }
 }

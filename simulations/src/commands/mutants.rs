@@ -15,10 +15,12 @@ use crate::children::{ChildrenArgs, Verdict};
 use crate::failure;
 
 #[cfg(feature = "mutants")]
-use millpond::mutant::NAMES;
+use millpond::mutant::{NAMES, OF_BLOCKS};
 /// Without the feature nothing is planted anywhere.
 #[cfg(not(feature = "mutants"))]
 const NAMES: &[&str] = &[];
+#[cfg(not(feature = "mutants"))]
+const OF_BLOCKS: &[&str] = &[];
 
 /// Of `--fast`: each is found early, and each by another oracle.
 const FAST: [&str; 7] = [
@@ -38,7 +40,7 @@ const FAST_SEEDS_MAX: u64 = 40;
 #[derive(ClapArgs, Debug)]
 #[command(
     after_help = r#"Examples (a build with mutants, `cargo run -p millpond-simulations --features mutants --`; a release build refuses them):
-  mutants                                every bug, until the first seed that finds it
+  mutants                                every bug but those of blocks, until the first seed that finds it
   mutants --count                        and by how many of 200 seeds it is found
   mutants --only read-without-index      one of them
   run --seed 3 --mutant read-without-index
@@ -83,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             vec![name]
         }
         None if args.fast => FAST.to_vec(),
-        None => NAMES.to_vec(),
+        None => NAMES.iter().filter(|name| !OF_BLOCKS.contains(name)).copied().collect(),
     };
     let seeds_max = if args.fast { args.seeds_max.min(FAST_SEEDS_MAX) } else { args.seeds_max };
     let mut hunt = Hunt { args, seeds_max, holds: BTreeMap::new() };

@@ -19,7 +19,7 @@ use millpond::shard::{Applied, Command, Shard, ShardError, ShardOptions, SubBatc
 use millpond::storage::disk::{Disk, OpenMode};
 use millpond::storage::lossy::LossyDisk;
 use millpond::storage::registry::Registry;
-use millpond::storage::segment::Segment;
+use millpond::storage::segment::{Segment, SegmentWriter};
 use millpond::storage::snapshot::{self, StoredMetadata};
 use millpond::storage::wal::{LogOp, Wal, WalOptions};
 use millpond_actors::metadata::StoredIdentity;
@@ -364,6 +364,8 @@ fn asked(view: &View) {
     let questions = [
         range(selector),
         Query::instant("sum by (app) (count_over_time({app=~\".+\"} | json | logfmt [1h]))", START + LENGTH),
+        range("{app=~\".+\"} |= \"1\" |~ \"e.*\\\\d\" != \"x=1\""),
+        Query::instant("sum(count_over_time({app=~\".+\"} |= \" a\" [1h]))", START + LENGTH),
         Query::stats(selector, i64::MIN, i64::MAX),
         Query::volume(
             selector,
@@ -385,10 +387,20 @@ fn block(pen: &mut Pen, good: &Good, note: &mut Note) -> Outcome {
     let at = pen.below(good.blocks.len());
     let bytes: Bytes = damaged_block(pen, &good.blocks[at]).into();
     note.input("block", &bytes);
-    let Ok(block) = L1::open(bytes) else { return Ok(false) };
+    let Ok(block) = L1::open(bytes.clone()) else { return Ok(false) };
     let _ = (block.summary(), block.streams().len());
     let read = block.rows(Projection::ALL);
     let _ = block.rows(Projection::default());
+    // In a segment it is searched as well.
+    let summary = L1::open(good.blocks[at].clone()).map_err(|error| error.to_string())?.summary();
+    let disk = LossyDisk::new(1);
+    let write = || {
+        let mut writer = SegmentWriter::create(&disk, SHARD, Offset(summary.first_offset))?;
+        writer.push(&bytes, summary, block.streams())?;
+        Segment::open(&disk, SHARD, &writer.finish(0)?)
+    };
+    let segment = write().map_err(|error| error.to_string())?;
+    asked(&view(&Shard::new(SHARD, ShardOptions::default()), vec![Arc::new(segment)]));
     Ok(read.map(|rows| touch(&rows)).is_ok())
 }
 

@@ -1,4 +1,6 @@
-//! Records: four kinds of lines, with values that are numbers, durations, bytes and addresses, and some that are not.
+//! Records: four kinds of lines, with values that are numbers, durations, bytes and addresses, and some that are not. The
+//! lines of every other seed are alike but for a few values, as those of most programs are: sealed blocks hold them as
+//! templates, and the rest as they are.
 
 use super::super::{Record, Set};
 use super::word;
@@ -25,7 +27,8 @@ pub struct Batch {
 /// What a stream of draws stores, in the order of arrival. Times mostly rise; some records come late.
 pub(crate) fn batches(dice: &mut Dice) -> Vec<Batch> {
     let shards = dice.between(1, 3);
-    let count = dice.between(30, 90);
+    let alike = dice.one_in(2);
+    let count = if alike { dice.between(80, 200) } else { dice.between(30, 90) };
     let mut offsets = [0_u64; 3];
     let mut batches: Vec<Batch> = Vec::new();
     for at in 0..count {
@@ -35,14 +38,14 @@ pub(crate) fn batches(dice: &mut Dice) -> Vec<Batch> {
         }
         let batch = batches.last_mut().expect("the first record begins one");
         let offset = &mut offsets[batch.shard as usize];
-        let record = record(dice, at as f64 / count as f64, (batch.shard, *offset));
+        let record = record(dice, alike, at as f64 / count as f64, (batch.shard, *offset));
         *offset += 1;
         batch.records.push(record);
     }
     batches
 }
 
-fn record(dice: &mut Dice, progress: f64, place: (u32, u64)) -> Record {
+fn record(dice: &mut Dice, alike: bool, progress: f64, place: (u32, u64)) -> Record {
     let due = if dice.one_in(6) { 0.0 } else { progress };
     let steps = (due * 120.0) as i64 + dice.below(12).cast_signed();
     let jitter = if dice.one_in(8) { dice.below(3).cast_signed() - 1 } else { 0 };
@@ -63,10 +66,10 @@ fn record(dice: &mut Dice, progress: f64, place: (u32, u64)) -> Record {
         metadata.push(("app".to_owned(), "inner".to_owned()));
     }
     let line = match kind {
-        "json" => json(dice),
-        "logfmt" => logfmt(dice),
-        "plain" => plain(dice),
-        _ => packed(dice),
+        "json" => json(dice, alike),
+        "logfmt" => logfmt(dice, alike),
+        "plain" => plain(dice, alike),
+        _ => packed(dice, alike),
     };
     Record { timestamp, place, labels, metadata, line }
 }
@@ -84,7 +87,20 @@ struct Said {
     message: &'static str,
 }
 
-fn said(dice: &mut Dice) -> Said {
+fn said(dice: &mut Dice, alike: bool) -> Said {
+    if alike {
+        return Said {
+            method: word(dice, &["GET", "GET", "POST"]),
+            path: word(dice, &["/api/v1/users/7", "/api/v2/users/71"]),
+            status: word(dice, &["200", "200", "404", "500"]),
+            took: word(dice, &["250ms", "125ms", "500ms"]),
+            size: word(dice, &["512B", "700", "20KB", "1kb"]),
+            number: word(dice, &["1", "2", "3", "12", "21", "112"]),
+            ip: word(dice, &["10.0.0.1", "10.0.7.255", "192.168.4.7"]),
+            user: word(dice, &["alice", "alice", "bob"]),
+            message: word(dice, &["timeout while reading from 10.1.2.3", "timeout while reading from 10.11.2.31"]),
+        };
+    }
     let odd = |dice: &mut Dice, usual: &[&'static str], odd: &'static str| {
         if dice.one_in(12) { odd } else { *dice.pick(usual) }
     };
@@ -111,8 +127,8 @@ fn said(dice: &mut Dice) -> Said {
     }
 }
 
-fn json(dice: &mut Dice) -> String {
-    let Said { method, path, status, took, size, number, ip, user, message } = said(dice);
+fn json(dice: &mut Dice, alike: bool) -> String {
+    let Said { method, path, status, took, size, number, ip, user, message } = said(dice, alike);
     let number = if number == "x" || dice.one_in(2) { format!("\"{number}\"") } else { number.to_owned() };
     let mut line =
         format!(r#"{{"method":"{method}","status":{status},"took":"{took}","size":"{size}","n":{number},"ip":"{ip}","#);
@@ -133,8 +149,8 @@ fn json(dice: &mut Dice) -> String {
     }
 }
 
-fn logfmt(dice: &mut Dice) -> String {
-    let Said { method, path, status, took, size, number, ip, user, message } = said(dice);
+fn logfmt(dice: &mut Dice, alike: bool) -> String {
+    let Said { method, path, status, took, size, number, ip, user, message } = said(dice, alike);
     let size = if size.contains(' ') { format!("\"{size}\"") } else { size.to_owned() };
     let mut line = format!("method={method} path={path} status={status} took={took} size={size} n={number} ip={ip}");
     if dice.one_in(3) {
@@ -156,16 +172,16 @@ fn logfmt(dice: &mut Dice) -> String {
     line
 }
 
-fn plain(dice: &mut Dice) -> String {
-    let Said { method, path, status, took, number, ip, user, message, .. } = said(dice);
+fn plain(dice: &mut Dice, alike: bool) -> String {
+    let Said { method, path, status, took, number, ip, user, message, .. } = said(dice, alike);
     let user = if user.is_empty() { "-" } else { user };
     let (red, end) = if dice.one_in(2) { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
     let tail = *dice.pick(&["", "", "\nsecond line", " a\u{b}b"]);
     format!("{ip} - {user} \"{method} {path} HTTP/1.1\" {red}{status}{end} {took} n={number} {message}{tail}")
 }
 
-fn packed(dice: &mut Dice) -> String {
-    let entry = logfmt(dice).replace('\\', "\\\\").replace('"', "\\\"");
+fn packed(dice: &mut Dice, alike: bool) -> String {
+    let entry = logfmt(dice, alike).replace('\\', "\\\\").replace('"', "\\\"");
     let trace = if dice.one_in(3) { r#","trace":"packed""# } else { "" };
     format!(r#"{{"pod":"p-{}","container":"main"{trace},"_entry":"{entry}"}}"#, dice.below(3))
 }

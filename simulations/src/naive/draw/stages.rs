@@ -115,8 +115,23 @@ fn line_filter(dice: &mut Dice) -> LineFilter {
     let op = *dice.pick(&FilterOp::ALL);
     let positive = matches!(op, FilterOp::Contains | FilterOp::Matches | FilterOp::Pattern);
     let texts: &[&str] = match op {
-        FilterOp::Contains => &["GET", "1", "method", "ms", "10.0", "e"],
-        FilterOp::NotContains => &["PUT", "404", "twice", "this is", "nowhere"],
+        FilterOp::Contains => &[
+            "GET",
+            "1",
+            "method",
+            "ms",
+            "10.0",
+            "e",
+            "200 took=250ms size=512",
+            "n=1 ip=19",
+            "0.7",
+            "v2/users/7",
+            "\"",
+            " n=1",
+        ],
+        FilterOp::NotContains => {
+            &["PUT", "404", "twice", "this is", "nowhere", "n=12 ip=10", "1.2.3", "2,\"took\":\"50"]
+        }
         FilterOp::Matches => &[
             r"\d+ms",
             "(?i)get|post",
@@ -126,6 +141,10 @@ fn line_filter(dice: &mut Dice) -> LineFilter {
             r"open at \d+ \d",
             r"a\sb|7",
             "[0-9]s",
+            r"users/\d+",
+            "(GET|POST) /api/v2",
+            r"took=(500|125)ms|\b700\b",
+            r"from (10)+\.1",
         ],
         FilterOp::NotMatches => &[r"\w+ is open", "P[UO]T", "(?i)TIMEOUT", r"\d \d$", r"a\sb"],
         FilterOp::Pattern => &["<_>GET<_>", "<_>method<_>200<_>", "<_>m<_>s<_>", "<_> n=<_> <_>"],
