@@ -96,9 +96,10 @@ impl Drop for Session {
     }
 }
 
-/// What a command shows on a terminal that is high enough for it.
+/// What a command shows on a terminal, without a pager.
 fn shown(width: u16, variables: &[(&str, &str)], arguments: &[&str]) -> String {
-    let (status, text) = Session::start((width, 500), variables, arguments).end();
+    let variables = [variables, &[("PAGER", "cat")]].concat();
+    let (status, text) = Session::start((width, 500), &variables, arguments).end();
     assert!(status.success(), "{arguments:?}: {status}: {text}");
     text
 }
