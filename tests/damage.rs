@@ -86,11 +86,7 @@ async fn a_flipped_bit_in_a_segment_is_never_served() {
         lines.extend(some);
     }
     let data = world.cluster.node(2).data.clone();
-    wait_until("node 2 has sealed segments", SOON, || async {
-        let sealed = files(&data.join("shards"), ".blocks");
-        if sealed.is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
-    .await;
+    are_sealed(&data, shards[0], 1).await;
     world.cluster.node(2).kill().unwrap();
     for path in files(&data.join("shards"), ".blocks") {
         let len = path.metadata().unwrap().len();
@@ -112,11 +108,7 @@ async fn damage_with_no_good_copy_left_is_told_with_its_range() {
         shards = world.store(1, LABELS, &numbered(2_000)).await;
     }
     let data = world.cluster.node(1).data.clone();
-    wait_until("segments are sealed", SOON, || async {
-        let sealed = files(&data.join("shards"), ".blocks");
-        if sealed.is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
-    .await;
+    are_sealed(&data, shards[0], 1).await;
     world.cluster.node(1).kill().unwrap();
     for path in files(&data.join("shards"), ".blocks") {
         flip_bit(&path, path.metadata().unwrap().len() / 2);
@@ -139,15 +131,20 @@ async fn seal_some(world: &World, node: u64, segments: usize) -> (u32, Vec<Strin
         }
     }
     let data = world.cluster.nodes.iter().find(|there| there.id == node).unwrap().data.clone();
-    // A segment counts once a snapshot names it, which is written after it; before, a node that starts makes it anew.
+    are_sealed(&data, shard, segments).await;
+    (shard, lines)
+}
+
+/// Waits until a node has so many segments of a shard. One counts once a snapshot names it, which is written after it;
+/// before, a node that starts makes it anew.
+async fn are_sealed(data: &Path, shard: u32, segments: usize) {
     wait_until("segments are sealed and named", SOON, || async {
-        let (sealed, named) = (sealed(&data, shard), files(&shard_folder(&data, shard), ".redb"));
+        let (sealed, named) = (sealed(data, shard), files(&shard_folder(data, shard), ".redb"));
         let newest = |paths: &[PathBuf]| paths.iter().filter_map(|path| path.metadata().ok()?.modified().ok()).max();
         let all_named = newest(&sealed) < newest(&named);
         if sealed.len() >= segments && all_named { Ok(()) } else { Err(format!("{sealed:?} {named:?}")) }
     })
     .await;
-    (shard, lines)
 }
 
 fn shard_folder(data: &Path, shard: u32) -> PathBuf {
