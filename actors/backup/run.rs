@@ -34,10 +34,6 @@ use crate::links::{CallError, FaultCode, Method};
 use crate::site::Site;
 use crate::transfer::source;
 
-/// How often a segment without another copy is read before the backup fails: a node that was restarted meanwhile has
-/// forgotten what it leased.
-const UNFIT_ATTEMPTS: u32 = 3;
-
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -205,7 +201,7 @@ async fn back_up(
             Err(Hitch::Again(reason)) => why = reason,
             Err(Hitch::Unfit(reason)) => {
                 (why, unfit) = (reason, unfit + 1);
-                if unfit == UNFIT_ATTEMPTS {
+                if unfit == limits::BACKUP_UNFIT_ATTEMPTS {
                     break;
                 }
             }

@@ -310,18 +310,23 @@ fn read_deltas(bytes: &[u8], rows: usize) -> Option<Vec<i64>> {
     reader.0.is_empty().then_some(out)
 }
 
+/// Where each line ends, all of the text being lines.
 fn read_ends(bytes: &[u8], rows: usize, text: &str) -> Option<Vec<u32>> {
+    let ends = read_lengths(bytes, rows)?;
+    let fits = ends.iter().all(|end| text.is_char_boundary(*end as usize));
+    (fits && ends.last().map_or(0, |end| *end as usize) == text.len()).then_some(ends)
+}
+
+/// Where each of so many texts ends that stand one after the other, from their lengths.
+pub(super) fn read_lengths(bytes: &[u8], count: usize) -> Option<Vec<u32>> {
     let mut reader = Reader(bytes);
-    let mut out = Vec::with_capacity(rows);
     let mut end = 0_u32;
-    for _ in 0..rows {
+    let mut ends = Vec::with_capacity(count);
+    for _ in 0..count {
         end = end.checked_add(u32::try_from(reader.varint()?).ok()?)?;
-        if !text.is_char_boundary(end as usize) {
-            return None;
-        }
-        out.push(end);
+        ends.push(end);
     }
-    (reader.0.is_empty() && end as usize == text.len()).then_some(out)
+    reader.0.is_empty().then_some(ends)
 }
 
 fn read_fields(names: &[u8], fields: &[u8], values: String, rows: usize) -> Option<Metadata> {
@@ -329,9 +334,7 @@ fn read_fields(names: &[u8], fields: &[u8], values: String, rows: usize) -> Opti
     let mut out = Metadata { values, ..Metadata::default() };
     while !reader.0.is_empty() {
         let len = usize::try_from(reader.varint()?).ok()?;
-        let (name, rest) = reader.0.split_at_checked(len)?;
-        out.names.push(std::str::from_utf8(name).ok()?.into());
-        reader.0 = rest;
+        out.names.push(std::str::from_utf8(reader.take(len)?).ok()?.into());
     }
     let mut reader = Reader(fields);
     let mut end = 0_u32;
@@ -359,7 +362,15 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+    put(out, zigzag(value));
+}
+
+pub(super) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+pub(super) fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -406,8 +417,7 @@ impl<'a> Reader<'a> {
     }
 
     fn signed(&mut self) -> Option<i64> {
-        let value = self.varint()?;
-        Some((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
+        self.varint().map(unzigzag)
     }
 }
 

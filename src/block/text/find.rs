@@ -10,7 +10,7 @@ use memchr::memmem::Finder;
 
 use super::cut::{QUOTED, WORD, is_word};
 use super::read::{Template, Text};
-use super::values::{Inflated, Values, write_number};
+use super::values::{Stores, Values, write_number};
 
 /// A word of a text, or a byte between words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ fn conditions<'a>(line: &[Atom<'_>], wanted: &Wanted<'a>) -> Option<Conditions<'
 
 impl Values {
     /// Marks the positions whose value holds the word in this way.
-    fn mark(&self, stores: &Inflated, wanted: &Wanted<'_>, fit: Fit, word: &[u8], rows: &mut [bool]) {
+    fn mark(&self, stores: &Stores, wanted: &Wanted<'_>, fit: Fit, word: &[u8], rows: &mut [bool]) {
         match self {
             Self::Same(from, to) => {
                 if wanted.holds(fit, &stores.shapes[*from..*to], word) {

@@ -1,10 +1,10 @@
 //! Reads lines back from their templates and variables. Whatever the bytes say, it ends with lines or with an error.
 
 use super::super::BlockError;
-use super::super::column::Reader;
+use super::super::column::{Reader, read_lengths};
 use super::super::frame::{Column, Container};
 use super::cut::{QUOTED, WORD};
-use super::values::{Cursor, Inflated, Values};
+use super::values::{Cursor, Stores, Values};
 use crate::limits::{BLOCK_INFLATED_BYTES_MAX, BLOCK_VALUES_MAX, TEMPLATE_VARIABLES_MAX, TEMPLATES_MAX};
 
 /// One template: its constant parts, of which there is one more than there are variables.
@@ -24,7 +24,7 @@ pub(in super::super) struct Text {
     pub(super) templates: Vec<Template>,
     /// Per row its template, counted from 1, and its position among the rows of it, or among the lines without one.
     pub(super) rows: Vec<(u16, u32)>,
-    pub(super) stores: Inflated,
+    pub(super) stores: Stores,
     pub(super) raw: Vec<u8>,
     /// The end of each line without a template.
     pub(super) raw_ends: Vec<u32>,
@@ -47,7 +47,7 @@ impl Text {
         if raw_ends.last().map_or(0, |end| *end as usize) != raw.len() {
             return Err(malformed("raw"));
         }
-        let stores = Inflated {
+        let stores = Stores {
             shapes: block.column(Column::Shapes)?,
             numbers: block.column(Column::Numbers)?,
             words: block.column(Column::Words)?,
@@ -163,7 +163,7 @@ fn read_kinds(kinds: &[u8], count: usize, templates: &mut [Template]) -> Option<
 
 /// Reads the values of every template's variables. A column of few bytes can stand for many values, and for values of any
 /// length in all rows: how many there are, and how long a line is, are bounded before there is one.
-fn read_values(stores: &Inflated, templates: &mut [Template]) -> Option<()> {
+fn read_values(stores: &Stores, templates: &mut [Template]) -> Option<()> {
     let mut cursor = Cursor::default();
     let mut values = 0_usize;
     for template in templates {
@@ -180,15 +180,4 @@ fn read_values(stores: &Inflated, templates: &mut [Template]) -> Option<()> {
         }
     }
     cursor.is_at_end(stores).then_some(())
-}
-
-fn read_lengths(bytes: &[u8], count: usize) -> Option<Vec<u32>> {
-    let mut reader = Reader(bytes);
-    let mut end = 0_u32;
-    let mut ends = Vec::with_capacity(count);
-    for _ in 0..count {
-        end = end.checked_add(u32::try_from(reader.varint()?).ok()?)?;
-        ends.push(end);
-    }
-    reader.0.is_empty().then_some(ends)
 }

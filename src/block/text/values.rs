@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::column::{Reader, put};
+use super::super::column::{Reader, put, unzigzag, zigzag};
 
 const SAME: u8 = 0;
 const NUMBER: u8 = 1;
@@ -32,7 +32,7 @@ const WORDS_MAX: usize = 1 << 16;
 /// Values come as steps where the mean step is so many times smaller than their range.
 const STEPS_FROM: u64 = 16;
 
-/// Where values are written to.
+/// The columns that values are written to and read from.
 #[derive(Debug, Default)]
 pub(super) struct Stores {
     pub(super) shapes: Vec<u8>,
@@ -109,12 +109,11 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// The signed difference of two numbers below 2^63, zigzag.
 fn step(from: u64, to: u64) -> u64 {
-    let step = to.wrapping_sub(from).cast_signed();
-    ((step << 1) ^ (step >> 63)).cast_unsigned()
+    zigzag(to.wrapping_sub(from).cast_signed())
 }
 
 fn unstep(from: u64, step: u64) -> u64 {
-    from.wrapping_add(((step >> 1).cast_signed() ^ -((step & 1).cast_signed())).cast_unsigned())
+    from.wrapping_add(unzigzag(step).cast_unsigned())
 }
 
 /// Bytes that a number takes.
@@ -167,17 +166,6 @@ fn words<'a>(values: &[&'a [u8]]) -> Option<(Vec<&'a [u8]>, Vec<u64>)> {
     Some((words, indexes))
 }
 
-/// The stores of a block, inflated.
-#[derive(Debug, Default)]
-pub(super) struct Inflated {
-    pub(super) shapes: Vec<u8>,
-    pub(super) numbers: Vec<u8>,
-    pub(super) words: Vec<u8>,
-    pub(super) indexes: Vec<u8>,
-    pub(super) lengths: Vec<u8>,
-    pub(super) texts: Vec<u8>,
-}
-
 /// The values of one variable, ready to be read by their position.
 #[derive(Debug)]
 pub(super) enum Values {
@@ -204,7 +192,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// The next variable's `count` values; `None` where the stores do not hold them.
-    pub(super) fn values(&mut self, stores: &Inflated, count: usize) -> Option<Values> {
+    pub(super) fn values(&mut self, stores: &Stores, count: usize) -> Option<Values> {
         let mut shapes = Reader(stores.shapes.get(self.shapes..)?);
         let kind = shapes.byte()?;
         let values = match kind {
@@ -244,7 +232,7 @@ impl Cursor {
         Some(values)
     }
 
-    fn words(&mut self, stores: &Inflated, distinct: usize) -> Option<Vec<(u32, u32)>> {
+    fn words(&mut self, stores: &Stores, distinct: usize) -> Option<Vec<(u32, u32)>> {
         let mut reader = Reader(stores.words.get(self.words..)?);
         let mut words = Vec::new();
         for _ in 0..distinct {
@@ -257,7 +245,7 @@ impl Cursor {
         Some(words)
     }
 
-    fn texts(&mut self, stores: &Inflated, count: usize) -> Option<Values> {
+    fn texts(&mut self, stores: &Stores, count: usize) -> Option<Values> {
         let mut lengths = Reader(stores.lengths.get(self.lengths..)?);
         let first = self.texts;
         let mut ends = Vec::with_capacity(count);
@@ -270,9 +258,9 @@ impl Cursor {
     }
 
     /// Whether the stores hold nothing else.
-    pub(super) fn is_at_end(&self, stores: &Inflated) -> bool {
+    pub(super) fn is_at_end(&self, stores: &Stores) -> bool {
         let read = [self.shapes, self.numbers, self.words, self.indexes, self.lengths, self.texts];
-        let Inflated { shapes, numbers, words, indexes, lengths, texts } = stores;
+        let Stores { shapes, numbers, words, indexes, lengths, texts } = stores;
         read == [shapes, numbers, words, indexes, lengths, texts].map(Vec::len)
     }
 }
@@ -309,7 +297,7 @@ impl Values {
     }
 
     /// Appends the value at a position.
-    pub(super) fn write(&self, stores: &Inflated, at: usize, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, stores: &Stores, at: usize, out: &mut Vec<u8>) {
         match self {
             Self::Same(from, to) => out.extend_from_slice(&stores.shapes[*from..*to]),
             Self::Numbers(digits, numbers) => write_number(numbers[at], *digits, out),
@@ -346,11 +334,6 @@ mod tests {
 
     use super::*;
 
-    fn inflated(stores: &Stores) -> Inflated {
-        let [shapes, numbers, words, indexes, lengths, texts] = stores.all().map(Clone::clone);
-        Inflated { shapes, numbers, words, indexes, lengths, texts }
-    }
-
     fn back(columns: &[Vec<String>]) -> (Vec<u8>, Vec<Vec<String>>) {
         let mut stores = Stores::default();
         let mut kinds = Vec::new();
@@ -359,7 +342,7 @@ mod tests {
             stores.put(&column.iter().map(String::as_bytes).collect::<Vec<_>>());
         }
         let kinds = kinds.into_iter().map(|at| stores.shapes[at]).collect();
-        let (stores, mut cursor) = (inflated(&stores), Cursor::default());
+        let mut cursor = Cursor::default();
         let read = columns.iter().map(|column| {
             let values = cursor.values(&stores, column.len()).unwrap();
             let text = |at| {
@@ -418,7 +401,7 @@ mod tests {
         #[test]
         fn arbitrary_stores_never_panic(bytes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 6), count in 0_usize..20) {
             let [shapes, numbers, words, indexes, lengths, texts] = <[Vec<u8>; 6]>::try_from(bytes).unwrap();
-            let stores = Inflated { shapes, numbers, words, indexes, lengths, texts };
+            let stores = Stores { shapes, numbers, words, indexes, lengths, texts };
             let mut cursor = Cursor::default();
             while let Some(values) = cursor.values(&stores, count) {
                 (0..count).for_each(|at| values.write(&stores, at, &mut Vec::new()));
