@@ -115,7 +115,8 @@ const LINES: &[&str] = &[
 /// Text as JSON writes it, or as it might but does not.
 fn quoted(pen: &mut Pen, text: &str) -> String {
     if pen.one_in(8) {
-        return text.chars().fold("\"".to_owned(), |out, c| format!("{out}\\u{:04x}", (c as u32).min(0xffff))) + "\"";
+        let escapes: String = text.chars().map(|c| format!("\\u{:04x}", (c as u32).min(0xffff))).collect();
+        return format!("\"{escapes}\"");
     }
     serde_json::to_string(text).expect("text has a form in JSON")
 }
