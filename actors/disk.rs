@@ -230,6 +230,13 @@ impl DiskFile for FolderFile {
         }
         Ok(())
     }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +247,17 @@ mod tests {
     use millpond::storage::wal::{LogOp, Space, Wal, WalOptions};
 
     use super::*;
+
+    #[test]
+    fn room_that_is_set_aside_has_blocks_and_no_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(folder.path()).unwrap();
+        let file = disk.open("file", OpenMode::CreateNew).unwrap();
+        file.reserve(1 << 20).unwrap();
+        file.write_at(0, &[b"abc"]).unwrap();
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(folder.path().join("file")).unwrap());
+        assert!(file.len().unwrap() == 3 && blocks * 512 >= 1 << 20, "{blocks} blocks of 512 bytes");
+    }
 
     #[test]
     fn a_second_process_on_the_same_folder_is_refused() {

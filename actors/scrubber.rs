@@ -478,8 +478,8 @@ impl Worker {
                 return Err(format!("node {node} answers with {} bytes of {}", piece.len(), question.length));
             }
             site.metrics.transferred("fetched", piece.len() as u64);
-            let (name, offset) = (name.clone(), question.offset);
-            self.turn(move |disk, shard| Ok(copy::append(disk, shard, &name, offset, &piece)?)).await?;
+            let (name, bytes, offset) = (name.clone(), offer.bytes(), question.offset);
+            self.turn(move |disk, shard| Ok(copy::append(disk, shard, &name, bytes, offset, &piece)?)).await?;
         }
         let mended = match offer {
             Offer::Segment(meta) => {

@@ -467,8 +467,8 @@ pub const FILE_SYNC_BYTES: u64 = MIB as u64;
 /// Pieces of one copy that were asked for and are not on the disk yet.
 pub const TRANSFER_CHUNKS_IN_FLIGHT: usize = 2;
 /// What one node copies from others in a second, all shards together, and again what it serves, while it stores records:
-/// a quarter of a gigabit link. While it stores none nothing waits for a copy, and there is no such bound.
-pub const TRANSFER_BYTES_PER_SECOND: u64 = 32 * MIB as u64;
+/// a fifth of a gigabit link. While it stores none nothing waits for a copy, and there is no such bound.
+pub const TRANSFER_BYTES_PER_SECOND: u64 = 24 * MIB as u64;
 /// How long after its last record a node counts as storing none.
 pub const TRANSFER_ALONE_AFTER: Duration = Duration::from_secs(1);
 /// What may be copied at once after a pause, above that.
@@ -490,7 +490,7 @@ pub const TRANSFER_SEGMENTS_MAX: usize = 65_536;
 /// Nodes that one copy may be made from.
 pub const TRANSFER_SOURCES_MAX: usize = 8;
 /// Time for a source to answer with a piece of a file.
-pub const TRANSFER_CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+pub const TRANSFER_CHUNK_DEADLINE: Duration = Duration::from_secs(12);
 /// Time for a source to read and hash its newest snapshot.
 pub const TRANSFER_MANIFEST_DEADLINE: Duration = Duration::from_secs(60);
 /// The wait after every source failed once, and before a busy one is asked again.

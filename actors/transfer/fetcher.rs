@@ -244,10 +244,10 @@ impl FetcherState {
             }
             Effect::AskManifest { ticket, source } => self.ask_manifest(ticket, source),
             Effect::AskChunk { ticket, source, request } => self.ask_chunk(ticket, source, request),
-            Effect::Append { ticket, name, offset, piece } => {
+            Effect::Append { ticket, name, bytes, offset, piece } => {
                 self.arguments.site.metrics.transferred("fetched", piece.len() as u64);
                 self.work(&self.arguments.parts, "writing a copy", move || {
-                    let outcome = copy::append(&*disk, shard, &name, offset, &piece);
+                    let outcome = copy::append(&*disk, shard, &name, bytes, offset, &piece);
                     Event::Appended { ticket, outcome: outcome.map_err(|error| error.to_string()) }
                 });
             }

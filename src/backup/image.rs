@@ -132,4 +132,8 @@ impl DiskFile for OneFile {
     fn allocate(&self, _: u64) -> io::Result<()> {
         Err(read_only())
     }
+
+    fn reserve(&self, _: u64) -> io::Result<()> {
+        Err(read_only())
+    }
 }

@@ -140,15 +140,25 @@ pub fn survey(disk: &dyn Disk, shard: ShardId) -> Result<Local, SnapshotError> {
     Ok(Local { files, own })
 }
 
-/// Writes a piece of a copy at `offset`, where it ends: what lies behind is cut off, and at 0 it is begun anew. Not
-/// durable before [`measure`], which finds little left to do: what was written is synced piece by piece.
-pub fn append(disk: &dyn Disk, shard: ShardId, name: &str, offset: u64, piece: &[u8]) -> Result<(), SnapshotError> {
+/// Writes a piece of a copy, which is to have `bytes` in the end, at `offset`, where it ends: what lies behind is cut off,
+/// and at 0 it is begun anew, with room for all of it. Not durable before [`measure`], which finds little left to do: what
+/// was written is synced piece by piece.
+pub fn append(
+    disk: &dyn Disk,
+    shard: ShardId,
+    name: &str,
+    bytes: u64,
+    offset: u64,
+    piece: &[u8],
+) -> Result<(), SnapshotError> {
     let folder = folder(shard);
     let path = format!("{folder}/{name}{PART}");
     let file = if offset == 0 {
         disk.make_folder(&folder).map_err(failed("make", &folder))?;
         remove_if_there(disk, &path).map_err(failed("remove", &path))?;
-        disk.open(&path, OpenMode::CreateNew).map_err(failed("create", &path))?
+        let file = disk.open(&path, OpenMode::CreateNew).map_err(failed("create", &path))?;
+        file.reserve(bytes).map_err(failed("make room for", &path))?;
+        file
     } else {
         disk.open(&path, OpenMode::ReadWrite).map_err(failed("open", &path))?
     };

@@ -86,4 +86,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Extends the file to `len` with real blocks, so that writing below `len` cannot meet a full disk.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Sets blocks aside up to `len`, where the file system can, and leaves the length as it is. The journal of ext4 waits
+    /// for the data of blocks that a file was given since its last commit, and every sync of another file with it: not for
+    /// these.
+    fn reserve(&self, len: u64) -> io::Result<()>;
 }

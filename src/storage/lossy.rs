@@ -498,6 +498,10 @@ impl DiskFile for LossyFile {
         let longer = usize::try_from(len.max(self.len()?)).map_err(io::Error::other)?;
         self.change(Change::Length(longer))
     }
+
+    fn reserve(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -116,6 +116,8 @@ pub enum Effect {
         ticket: u64,
         /// The file's final name.
         name: String,
+        /// How long the file is to be.
+        bytes: u64,
         /// Where.
         offset: u64,
         /// The piece.
@@ -548,7 +550,7 @@ impl Fetch {
             && let Some(piece) = plan.arrived.remove(&from)
         {
             let ticket = self.work(Job::Append { bytes: piece.len() as u64 });
-            effects.push(Effect::Append { ticket, name, offset: from, piece });
+            effects.push(Effect::Append { ticket, name, bytes: target.fits.bytes, offset: from, piece });
         }
     }
 

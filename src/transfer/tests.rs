@@ -176,11 +176,11 @@ impl World {
             Effect::Survey { ticket } => {
                 Event::Surveyed { ticket, outcome: copy::survey(&self.disk, SHARD).map_err(|error| error.to_string()) }
             }
-            Effect::Append { ticket, name, offset, piece } => {
+            Effect::Append { ticket, name, bytes, offset, piece } => {
                 let path = format!("{}/{name}{PART}", folder(SHARD));
                 assert!(offset == 0 || self.disk.file_bytes(&path) == Some(offset), "a hole or an overlap in {name}");
                 self.copied += piece.len() as u64;
-                let outcome = copy::append(&self.disk, SHARD, &name, offset, &piece);
+                let outcome = copy::append(&self.disk, SHARD, &name, bytes, offset, &piece);
                 Event::Appended { ticket, outcome: outcome.map_err(|error| error.to_string()) }
             }
             Effect::Measure { ticket, name } => {
@@ -315,7 +315,7 @@ fn what_an_earlier_copy_left_is_continued_and_what_it_spoilt_is_begun_anew() {
     assert_eq!(world.copied, total, "{before} bytes were there");
     let mut world = World::new(1, LossyDisk::new(2), vec![Source::new(source.clone())]);
     let first = copy::newest(&source, SHARD).unwrap().unwrap().segments[0];
-    copy::append(&world.disk, SHARD, &first.name(), 0, &[0; 5_000]).unwrap();
+    copy::append(&world.disk, SHARD, &first.name(), 5_000, 0, &[0; 5_000]).unwrap();
     world.run().unwrap();
     assert_eq!(whole(&world.disk), whole(&source));
     assert_eq!(world.copied, total + first.bytes.saturating_sub(5_000));

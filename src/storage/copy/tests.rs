@@ -70,8 +70,8 @@ fn copy(
     for name in &copied {
         let bytes = bytes_of(from, name);
         let (head, tail) = bytes.split_at(bytes.len() / 3);
-        append(to, SHARD, name, 0, head)?;
-        append(to, SHARD, name, head.len() as u64, tail)?;
+        append(to, SHARD, name, bytes.len() as u64, 0, head)?;
+        append(to, SHARD, name, bytes.len() as u64, head.len() as u64, tail)?;
         let measured = measure(to, SHARD, &format!("{name}{PART}"))?;
         assert_eq!(measured, measure(from, SHARD, name).unwrap());
     }
@@ -154,7 +154,7 @@ fn what_a_copy_made_useless_goes_and_the_new_state_stays() {
     let stray = seal(&target, SHARD, 8, b"stray");
     let here = newest(&source, SHARD).unwrap().unwrap().segments[..2].to_vec();
     let incoming = copy(&source, &target, &here, &[]).unwrap();
-    append(&target, SHARD, "left", 0, b"over").unwrap();
+    append(&target, SHARD, "left", 6, 0, b"over").unwrap();
     assert!(matches!(install(&target, &incoming).unwrap(), Installation::Done(_)));
     let files = survey(&target, SHARD).unwrap().files;
     assert!(files.contains_key(&stray.name()) && !files.contains_key("left.part"), "{files:?}");
@@ -167,17 +167,17 @@ fn what_a_copy_made_useless_goes_and_the_new_state_stays() {
 #[test]
 fn a_piece_is_written_where_it_belongs_or_not_at_all() {
     let disk = LossyDisk::new(1);
-    append(&disk, SHARD, "f", 0, b"abcdef").unwrap();
-    append(&disk, SHARD, "f", 3, b"xy").unwrap();
+    append(&disk, SHARD, "f", 6, 0, b"abcdef").unwrap();
+    append(&disk, SHARD, "f", 6, 3, b"xy").unwrap();
     assert_eq!(bytes_of(&disk, "f.part"), "abcxy");
-    assert!(append(&disk, SHARD, "f", 6, b"z").is_err());
-    assert!(append(&disk, SHARD, "g", 1, b"z").is_err());
-    append(&disk, SHARD, "f", 0, b"new").unwrap();
+    assert!(append(&disk, SHARD, "f", 6, 6, b"z").is_err());
+    assert!(append(&disk, SHARD, "g", 6, 1, b"z").is_err());
+    append(&disk, SHARD, "f", 6, 0, b"new").unwrap();
     assert_eq!(bytes_of(&disk, "f.part"), "new");
     let path = format!("{}/f.part", folder(SHARD));
     assert_eq!(read_piece(&disk, &path, 2, 2).unwrap(), None);
     assert_eq!(read_piece(&disk, "nowhere", 0, 1).unwrap(), None);
-    append(&disk, SHARD, "f.mend", 0, b"of the scrubber").unwrap();
+    append(&disk, SHARD, "f.mend", 15, 0, b"of the scrubber").unwrap();
     discard(&disk, SHARD).unwrap();
     assert_eq!(measure(&disk, SHARD, "f.part").unwrap(), None);
     assert!(measure(&disk, SHARD, "f.mend.part").unwrap().is_some());
@@ -186,7 +186,7 @@ fn a_piece_is_written_where_it_belongs_or_not_at_all() {
 #[test]
 fn a_copy_that_cannot_be_synced_is_forgotten() {
     let disk = LossyDisk::new(1);
-    append(&disk, SHARD, "f", 0, b"abcdef").unwrap();
+    append(&disk, SHARD, "f", 6, 0, b"abcdef").unwrap();
     disk.fail_sync_after(0);
     assert!(measure(&disk, SHARD, "f.part").is_err());
     assert_eq!(measure(&disk, SHARD, "f.part").unwrap(), None);

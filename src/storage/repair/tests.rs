@@ -29,8 +29,8 @@ fn bring(from: &LossyDisk, to: &LossyDisk, name: &str) -> Result<Measured, Snaps
     let len = usize::try_from(from.file_bytes(&path).unwrap()).unwrap();
     let bytes = copy::read_piece(from, &path, 0, len).unwrap().unwrap();
     let (head, tail) = bytes.split_at(len / 3);
-    copy::append(to, SHARD, &copy_name(name), 0, head)?;
-    copy::append(to, SHARD, &copy_name(name), head.len() as u64, tail)?;
+    copy::append(to, SHARD, &copy_name(name), bytes.len() as u64, 0, head)?;
+    copy::append(to, SHARD, &copy_name(name), bytes.len() as u64, head.len() as u64, tail)?;
     Ok(copy::measure(from, SHARD, name).unwrap().unwrap())
 }
 
