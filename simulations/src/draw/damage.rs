@@ -29,7 +29,7 @@ use millpond::limits;
 use millpond::placement::{ReplicaIds, ShardMap, plan_initial};
 
 use super::Dice;
-use crate::case::{Fault, FileKind, Timed};
+use crate::case::{Fault, FileKind, Operation, Planned, Timed};
 
 /// Replicas of a shard, where there are as many nodes.
 const COPIES: usize = 3;
@@ -37,6 +37,10 @@ const COPIES: usize = 3;
 pub(super) const FORMED_MS: u64 = 6_000;
 /// Flips on one node.
 const FLIPS_MAX: u64 = 4;
+/// Flips before one move.
+const FLIPS_BEFORE_MOVE: u64 = 2;
+/// How long before a move they come at most: soon enough that nobody has repaired them.
+const BEFORE_MOVE_MS: u64 = 1_000;
 
 /// Where the placer puts the shards of a cluster of nodes 1, 2, 3 and so on.
 pub(super) fn placement(nodes: u64, shards: u32) -> ShardMap {
@@ -86,6 +90,27 @@ fn one(dice: &mut Dice, node: u64, busy_ms: u64) -> Vec<Timed> {
             (0..flips).flat_map(|_| flip(dice, node, busy_ms)).collect()
         }
     }
+}
+
+/// Further bits of segments that turn where some do already, shortly before operators move replicas: what is copied then
+/// may be what is damaged, which flips at any time hardly ever meet.
+pub(super) fn before_moves(dice: &mut Dice, flips: &[Timed], operations: &[Planned]) -> Vec<Timed> {
+    let nodes: BTreeSet<u64> = flips
+        .iter()
+        .filter_map(|timed| if let Fault::FlipBit { node, .. } = timed.fault { Some(node) } else { None })
+        .collect();
+    let moves = operations.iter().filter(|planned| matches!(planned.operation, Operation::Move { .. }));
+    let mut faults = Vec::new();
+    for at_ms in moves.map(|planned| planned.at_ms).filter(|at_ms| *at_ms >= FORMED_MS) {
+        for node in &nodes {
+            for _ in 0..FLIPS_BEFORE_MOVE {
+                let place = u32::try_from(dice.below(1_000)).expect("below a thousand");
+                let at_ms = at_ms - dice.below(BEFORE_MOVE_MS);
+                faults.push(Timed { at_ms, fault: Fault::FlipBit { node: *node, file: FileKind::Segment, place } });
+            }
+        }
+    }
+    faults
 }
 
 /// A bit that turns. A snapshot is read by the next life only, which often comes soon.

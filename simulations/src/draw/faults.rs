@@ -91,6 +91,8 @@ pub(super) fn draw(seed: u64, nodes: u64, knobs: &Knobs) -> Drawn {
     let told = story.busy_ms.is_some();
     if told {
         damage.retain(|timed| !is_loss(&timed.fault));
+        let further = damage::before_moves(&mut Dice::new(seed, "damage that travels"), &damage, &story.operations);
+        damage.extend(further);
     }
     let gone = damage.iter().any(|timed| is_loss(&timed.fault));
     let from_ms = if gone { damage::FORMED_MS } else { 0 };
