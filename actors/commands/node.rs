@@ -258,7 +258,11 @@ async fn drain(Drain { one, no_wait }: &Drain) -> Result<()> {
     let id = one.id;
     post(&one.nodes, &format!("/api/v1/nodes/{id}/drain"), &json!({})).await?;
     if *no_wait {
-        told(one.json, &json!({ "node": id, "draining": true }), &format!("node {id} is being emptied"))?;
+        let seen = cluster(&one.nodes).await?;
+        let why = member(&seen, id).ok().and_then(|member| nowhere(&seen, member));
+        let words = format!("node {id} is being emptied");
+        let words = why.as_ref().map_or_else(|| words.clone(), |why| format!("{words}; {why}"));
+        told(one.json, &json!({ "node": id, "draining": true, "waits": why }), &words)?;
         return Ok(());
     }
     let mut most = None;
@@ -287,8 +291,25 @@ fn drained(cluster: &ClusterReport, id: u64, most: &mut Option<usize>) -> Look {
     }
     let left = member.replicas + member.lost + member.joining + usize::from(member.votes);
     let all = *most.insert(left.max(most.unwrap_or(0)));
-    let under_way = if moves.is_empty() { "none under way".to_owned() } else { moves.join(", ") };
+    let under_way = match nowhere(cluster, member) {
+        Some(why) if moves.is_empty() => why,
+        Some(_) | None if moves.is_empty() => "none under way".to_owned(),
+        Some(_) | None => moves.join(", "),
+    };
     Look::Wait(format!("{left} of {all} replicas left on node {id}; {under_way}"))
+}
+
+/// Why the replicas of a node cannot go anywhere, where there are too few other nodes for them.
+fn nowhere(cluster: &ClusterReport, member: &MemberReport) -> Option<String> {
+    let id = member.node;
+    let others = cluster.nodes.iter().filter(|other| other.node != id && other.state == "active").count();
+    let copies = cluster.copies as usize;
+    (member.replicas + member.lost > 0 && others < copies).then(|| {
+        format!(
+            "its replicas have nowhere to go, as each shard has {copies} copies and {others} other nodes are active: let another \
+             join with `millpond node add`, or end the drain with `millpond node undrain {id}`"
+        )
+    })
 }
 
 async fn undrain(args: &One) -> Result<()> {
@@ -400,8 +421,10 @@ mod tests {
         let heard = drained(&a_cluster(vec![a_member(2, 0)]), 2, &mut most);
         assert!(matches!(&heard, Look::Wait(said) if said.contains("has not heard")), "{heard:?}");
         let draining = |replicas, votes| MemberReport { state: "draining".to_owned(), votes, ..a_member(2, replicas) };
+        let others = || [1, 3, 4].map(|id| a_member(id, 3)).to_vec();
         let mut look = |replicas, votes, moves: Vec<MoveReport>| {
-            drained(&ClusterReport { moves, ..a_cluster(vec![draining(replicas, votes)]) }, 2, &mut most)
+            let nodes = [others(), vec![draining(replicas, votes)]].concat();
+            drained(&ClusterReport { moves, ..a_cluster(nodes) }, 2, &mut most)
         };
         assert_eq!(look(3, true, vec![]), Look::Wait("4 of 4 replicas left on node 2; none under way".to_owned()));
         let Look::Wait(said) = look(1, false, vec![a_move(2)]) else { panic!("it is not over") };
@@ -410,6 +433,19 @@ mod tests {
         assert!(matches!(look(0, false, vec![a_move(3)]), Look::Done(_)));
         let ended = a_cluster(vec![a_member(2, 1)]);
         assert!(matches!(drained(&ended, 2, &mut most), Look::Failed(said) if said.contains("ended the drain")));
+    }
+
+    #[test]
+    fn a_drain_that_has_nowhere_to_go_says_what_to_do() {
+        let look = |others: &[u64], replicas| {
+            let draining = MemberReport { state: "draining".to_owned(), ..a_member(2, replicas) };
+            let nodes = others.iter().map(|id| a_member(*id, 3)).chain([draining]).collect();
+            let Look::Wait(said) = drained(&a_cluster(nodes), 2, &mut None) else { panic!("it is not over") };
+            said
+        };
+        let said = look(&[1, 3], 3);
+        assert!(said.contains("3 copies and 2 other nodes are active") && said.contains("undrain 2"), "{said}");
+        assert!(look(&[1, 3, 4], 3).ends_with("none under way"));
     }
 
     #[test]
