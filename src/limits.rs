@@ -246,6 +246,10 @@ pub const PEER_ARRIVALS_MAX: usize = 64;
 pub const FORMATION_TICK: Duration = Duration::from_millis(250);
 /// Time in which a command must come to the leader of the metadata group and be applied there: a few elections.
 pub const GOVERN_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a move that an operator asks for is begun, where the map that it was planned on is outdated.
+pub const MOVE_ATTEMPTS: u32 = 3;
+/// Time in which a node hears of a newer map that the metadata group has: a few heartbeats of that group.
+pub const MAP_HEARD_WITHIN: Duration = Duration::from_millis(500);
 /// Time between two looks of the placer at where leaders and replicas are: a move takes a handful of them.
 pub const PLACER_TICK: Duration = Duration::from_secs(1);
 /// The same while replicas move, of which several looks are waited for one after the other.

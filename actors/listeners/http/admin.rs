@@ -121,13 +121,28 @@ async fn change(State(site): State<Site>, Path((node, action)): Path<(String, St
     .await
 }
 
+/// Begins a move on the map that this node knows. Where that was outdated, which it hears a moment later, the move is begun
+/// on the newer one: what an operator asks for is of no version of the map.
 async fn begin_move(State(site): State<Site>, Path(shard): Path<String>, request: Request) -> Response {
     respond(async {
         let shard = group(&site, &shard)?;
         let BeginMove { from, to } = body(request).await?;
-        let expects = site.board.cluster().borrow().shards().epoch;
         let (add, remove, why) = (Some(to), Some(from), MoveReason::Requested);
-        carry(&site, Command::BeginMove { shard, add, remove, why, expects }, &[from, to]).await
+        let mut known = site.board.cluster().subscribe();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let expects = known.borrow_and_update().shards().epoch;
+            let outcome = carry(&site, Command::BeginMove { shard, add, remove, why, expects }, &[from, to]).await;
+            let may_fit = outcome.as_ref().is_err_and(|refused| refused.status == StatusCode::SERVICE_UNAVAILABLE);
+            if !may_fit || attempts == limits::MOVE_ATTEMPTS {
+                return outcome;
+            }
+            let newer = known.wait_for(|cluster| cluster.shards().epoch != expects);
+            if !timeout(limits::MAP_HEARD_WITHIN, newer).await.is_ok_and(|newer| newer.is_ok()) {
+                return outcome;
+            }
+        }
     })
     .await
 }
