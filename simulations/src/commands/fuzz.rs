@@ -189,33 +189,28 @@ impl Run {
             }
         };
         let wall = began.elapsed();
-        let most = self.target.time_max(tried.bytes);
-        self.report.add(number, tried, wall);
+        let most = self.target.time_max(tried.input.len());
+        self.report.add(number, &tried, wall);
         if wall > most {
-            let least = self.again(number, tried, most)?;
+            let least = self.again(number, &tried, most)?;
             self.report.slow(number, least);
             if least > most {
-                let what = format!(
-                    "{}: {} bytes took {} ms of a processor, at most {} are allowed",
-                    tried.kind,
-                    tried.bytes,
-                    least.as_millis(),
-                    most.as_millis()
-                );
-                self.found(number, &Finding { what, input: String::new(), bytes: Vec::new() })?;
+                let (bytes, least, most) = (tried.input.len(), least.as_millis(), most.as_millis());
+                let what = format!("{bytes} bytes took {least} ms of a processor, at most {most} are allowed");
+                self.found(number, &tried.finding(&what))?;
             }
         }
         Ok(())
     }
 
     /// The least processor time of a few runs of an input that took too long on the wall.
-    fn again(&mut self, number: u64, tried: Tried, most: Duration) -> Result<Duration> {
+    fn again(&mut self, number: u64, tried: &Tried, most: Duration) -> Result<Duration> {
         let mut least = Duration::MAX;
         for _ in 0..AGAIN {
             let began = cpu_time()?;
             let again =
                 self.fuzzer.run(number).map_err(|finding| anyhow!("input {number}, again: {}", finding.what))?;
-            ensure!(again == tried, "input {number} is not the same again: {again:?} rather than {tried:?}");
+            ensure!(again == *tried, "input {number} is not the same again: {again:?} rather than {tried:?}");
             least = least.min(cpu_time()?.saturating_sub(began));
             if least <= most {
                 break;

@@ -72,22 +72,32 @@ impl Target {
     pub fn time_max(self, bytes: usize) -> Duration {
         let pages = u32::try_from(bytes.div_ceil(4_096).max(1)).unwrap_or(u32::MAX);
         match self {
-            Self::Parser | Self::Params => Duration::from_millis(100) * pages,
-            Self::Push | Self::Frames | Self::Disk => Duration::from_millis(500) + Duration::from_millis(100) * pages,
+            Self::Parser => Duration::from_millis(100) * pages,
+            // One form is put to eleven questions, each of which compiles its expressions.
+            Self::Params | Self::Push | Self::Frames | Self::Disk => {
+                Duration::from_millis(500) + Duration::from_millis(100) * pages
+            }
             Self::Evaluator => Duration::from_secs(5),
         }
     }
 }
 
 /// What became of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
     /// Of which kind it was.
     pub kind: &'static str,
     /// Whether what read it took it.
     pub taken: bool,
-    /// Its length.
-    pub bytes: usize,
+    /// Its bytes.
+    pub input: Vec<u8>,
+}
+
+impl Tried {
+    /// What went wrong with an input that nothing was found in so far.
+    pub fn finding(self, what: &str) -> Finding {
+        Finding { what: format!("{}: {what}", self.kind), input: shown(&self.input), bytes: self.input }
+    }
 }
 
 /// What went wrong.
@@ -115,8 +125,8 @@ impl Note {
         self.input.extend_from_slice(input);
     }
 
-    fn tried(&self, taken: bool) -> Tried {
-        Tried { kind: self.kind, taken, bytes: self.input.len() }
+    fn tried(self, taken: bool) -> Tried {
+        Tried { kind: self.kind, taken, input: self.input }
     }
 }
 
@@ -179,7 +189,7 @@ impl Fuzzer {
         };
         // What was made once may be half changed.
         (self.frames, self.disk, self.worlds) = (None, None, None);
-        Err(Finding { what: format!("{}: {what}", note.kind), input: shown(&note.input), bytes: note.input })
+        Err(note.tried(false).finding(&what))
     }
 
     fn outcome(&mut self, number: u64, pen: &mut Pen, note: &mut Note) -> Outcome {

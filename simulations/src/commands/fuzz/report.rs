@@ -36,13 +36,13 @@ impl Report {
         Self { target, kinds, inputs: 0, taken: 0, bytes: 0, slowest, last: 0, findings: 0, cpu, wall, peak_bytes: 0 }
     }
 
-    pub(super) fn add(&mut self, number: u64, tried: Tried, wall: Duration) {
+    pub(super) fn add(&mut self, number: u64, tried: &Tried, wall: Duration) {
         let kind = self.kinds.entry(tried.kind).or_default();
         kind.inputs += 1;
         kind.taken += u64::from(tried.taken);
         self.inputs += 1;
         self.taken += u64::from(tried.taken);
-        self.bytes += tried.bytes as u64;
+        self.bytes += tried.input.len() as u64;
         self.last = number;
         if wall < Duration::from_millis(100) {
             self.slow(number, wall);
