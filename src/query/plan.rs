@@ -359,9 +359,9 @@ impl Query {
                 if step <= 0 {
                     return Err(parameter("step", step, "a duration above zero"));
                 }
-                let count = range / step + 1;
-                if count > POINTS_MAX as i64 {
-                    return Err(QueryError::TooManyPoints { points: count.cast_unsigned(), max: POINTS_MAX });
+                let count = (range / step).cast_unsigned() + 1;
+                if count > POINTS_MAX as u64 {
+                    return Err(QueryError::TooManyPoints { points: count, max: POINTS_MAX });
                 }
                 let points = Points { start, step, count: u32::try_from(count).expect("at most POINTS_MAX") };
                 Self::metric(MetricQuery { expr, points, instant: false })
@@ -532,6 +532,8 @@ mod tests {
         assert_eq!((found.count, found.end()), (61, 3_600 * SECOND));
         let fine = RangeParameters { step: Some(SECOND / 10), ..parameters };
         assert!(matches!(range(rate, fine), Err(QueryError::TooManyPoints { points: 36_001, .. })));
+        let finest = RangeParameters { end: i64::MAX, step: Some(1), ..parameters };
+        assert!(matches!(range(rate, finest), Err(QueryError::TooManyPoints { points, .. }) if points == 1 << 63));
         let wide = RangeParameters { start: i64::MIN, end: i64::MAX, ..parameters };
         assert!(matches!(range(rate, wide), Err(QueryError::Parameter { .. })));
     }
