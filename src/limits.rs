@@ -559,8 +559,8 @@ pub const BACKUP_SEAL_DEADLINE: Duration = Duration::from_secs(120);
 pub const BACKUP_SHARD_ATTEMPTS: u32 = 30;
 /// The wait before that.
 pub const BACKUP_SHARD_RETRY: Duration = Duration::from_secs(1);
-/// How often it is begun anew because of a segment that is not whole and has no other copy: a node that was restarted meanwhile has
-/// forgotten what it leased.
+/// How often it is begun anew because of a segment that is not whole and has no other copy: a node that was restarted
+/// meanwhile has forgotten what it leased.
 pub const BACKUP_UNFIT_ATTEMPTS: u32 = 3;
 /// A backup that takes longer is given up; what it uploaded is found by the next.
 pub const BACKUP_RUN_MAX: Duration = Duration::from_secs(3 * 86_400);

@@ -258,10 +258,11 @@ async fn drain(Drain { one, no_wait }: &Drain) -> Result<()> {
     let id = one.id;
     post(&one.nodes, &format!("/api/v1/nodes/{id}/drain"), &json!({})).await?;
     if *no_wait {
-        let seen = cluster(&one.nodes).await?;
-        let why = member(&seen, id).ok().and_then(|member| nowhere(&seen, member));
-        let words = format!("node {id} is being emptied");
-        let words = why.as_ref().map_or_else(|| words.clone(), |why| format!("{words}; {why}"));
+        // The drain is agreed on, whether or not the cluster can be looked at.
+        let seen = cluster(&one.nodes).await.ok();
+        let why = seen.and_then(|seen| nowhere(&seen, member(&seen, id).ok()?));
+        let more = why.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+        let words = format!("node {id} is being emptied{more}");
         told(one.json, &json!({ "node": id, "draining": true, "waits": why }), &words)?;
         return Ok(());
     }
@@ -291,10 +292,10 @@ fn drained(cluster: &ClusterReport, id: u64, most: &mut Option<usize>) -> Look {
     }
     let left = member.replicas + member.lost + member.joining + usize::from(member.votes);
     let all = *most.insert(left.max(most.unwrap_or(0)));
-    let under_way = match nowhere(cluster, member) {
-        Some(why) if moves.is_empty() => why,
-        Some(_) | None if moves.is_empty() => "none under way".to_owned(),
-        Some(_) | None => moves.join(", "),
+    let under_way = if moves.is_empty() {
+        nowhere(cluster, member).unwrap_or_else(|| "none under way".to_owned())
+    } else {
+        moves.join(", ")
     };
     Look::Wait(format!("{left} of {all} replicas left on node {id}; {under_way}"))
 }
@@ -306,8 +307,8 @@ fn nowhere(cluster: &ClusterReport, member: &MemberReport) -> Option<String> {
     let copies = cluster.copies as usize;
     (member.replicas + member.lost > 0 && others < copies).then(|| {
         format!(
-            "its replicas have nowhere to go, as each shard has {copies} copies and {others} other nodes are active: let another \
-             join with `millpond node add`, or end the drain with `millpond node undrain {id}`"
+            "its replicas have nowhere to go, as each shard has {copies} copies and {others} other nodes are active: let \
+             another join with `millpond node add`, or end the drain with `millpond node undrain {id}`"
         )
     })
 }

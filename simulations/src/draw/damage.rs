@@ -104,9 +104,8 @@ pub(super) fn before_moves(dice: &mut Dice, flips: &[Timed], operations: &[Plann
     for at_ms in moves.map(|planned| planned.at_ms).filter(|at_ms| *at_ms >= FORMED_MS) {
         for node in &nodes {
             for _ in 0..FLIPS_BEFORE_MOVE {
-                let place = u32::try_from(dice.below(1_000)).expect("below a thousand");
-                let at_ms = at_ms - dice.below(BEFORE_MOVE_MS);
-                faults.push(Timed { at_ms, fault: Fault::FlipBit { node: *node, file: FileKind::Segment, place } });
+                let fault = bit(dice, *node, FileKind::Segment);
+                faults.push(Timed { at_ms: at_ms - dice.below(BEFORE_MOVE_MS), fault });
             }
         }
     }
@@ -117,8 +116,13 @@ pub(super) fn before_moves(dice: &mut Dice, flips: &[Timed], operations: &[Plann
 fn flip(dice: &mut Dice, node: u64, busy_ms: u64) -> Vec<Timed> {
     let at_ms = dice.between(FORMED_MS, busy_ms - 1);
     let file = *dice.pick(&[FileKind::Segment, FileKind::Segment, FileKind::Snapshot]);
-    let place = u32::try_from(dice.below(1_000)).expect("below a thousand");
-    let flip = Timed { at_ms, fault: Fault::FlipBit { node, file, place } };
+    let flip = Timed { at_ms, fault: bit(dice, node, file) };
     let restart = Timed { at_ms: at_ms + dice.between(1, 1_000), fault: Fault::Kill { node, down_ms: 100 } };
     if file == FileKind::Snapshot && dice.one_in(2) { vec![flip, restart] } else { vec![flip] }
+}
+
+/// Any bit of any file of a kind.
+fn bit(dice: &mut Dice, node: u64, file: FileKind) -> Fault {
+    let place = u32::try_from(dice.below(1_000)).expect("below a thousand");
+    Fault::FlipBit { node, file, place }
 }
